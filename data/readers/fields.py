@@ -1,0 +1,127 @@
+"""From one row (a mapping of column to value) to an :class:`~data.example.Example`: which column means what."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.errors import UserError, did_you_mean
+from data.example import Example, ImageRef
+from data.readers.splits import normalise_split
+
+IMAGE_COLUMNS = ("file_name", "image", "image_path", "file", "path", "filename")
+CAPTION_COLUMNS = ("captions", "caption", "text", "sentence", "sentences", "report")
+MISSING = frozenset({"", "n/a", "nan", "null"})  # texts that stand for a missing context, category or number
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The names of the columns. ``None`` finds the column by the usual names; a named column has to exist.
+
+    ``caption=""`` reads examples without captions, for captioning. ``numbers`` and ``categories`` have no usual names:
+    only those listed are read.
+    """
+
+    image: str | None = None
+    caption: str | None = None
+    context: str | None = None
+    numbers: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    split: str | None = None
+    id: str | None = None
+    paraphrases: str | None = None
+
+    def resolve(self, columns: Iterable[str], where: str, *, with_image: bool = True) -> Columns:
+        """Find every field among ``columns``. Raises UserError, listing the columns, where one is not there."""
+        found = tuple(dict.fromkeys(columns))
+
+        def find(field: str, name: str | None, usual: Sequence[str], *, required: bool = False) -> str | None:
+            names = usual if name is None else (name,)
+            match = next((column for column in names if column in found), None)
+            if match is None and (required or name is not None):
+                listing = ", ".join(found) or "none"
+                hint = did_you_mean(name, found) if name is not None else f" Looked for: {', '.join(usual)}."
+                what = f"no {field} column" if name is None else f"no column '{name}' for the {field}"
+                raise UserError(
+                    f"{where}: {what}. Columns found: {listing}.{hint} "
+                    f"Name the right one in the fields, as {field}=COLUMN."
+                )
+            return match
+
+        return Columns(
+            image=find("image", self.image, IMAGE_COLUMNS, required=True) if with_image else None,
+            caption=None if self.caption == "" else find("caption", self.caption, CAPTION_COLUMNS, required=True),
+            context=find("context", self.context, ("context",)),
+            numbers=tuple(find("numbers", name, ()) or name for name in self.numbers),
+            categories=tuple(find("categories", name, ()) or name for name in self.categories),
+            split=find("split", self.split, ("split",)),
+            id=find("id", self.id, ("id",)),
+            paraphrases=find("paraphrases", self.paraphrases, ("paraphrases",)),
+        )
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What a reader is told besides the path."""
+
+    fields: Fields = Fields()
+    image_root: Path | None = None
+
+
+@dataclass(frozen=True)
+class Columns:
+    """:class:`Fields` found among the columns of one file; ``None`` where the file has none."""
+
+    image: str | None
+    caption: str | None
+    context: str | None
+    numbers: tuple[str, ...]
+    categories: tuple[str, ...]
+    split: str | None
+    id: str | None
+    paraphrases: str | None
+
+    def example(self, row: Row, *, id: str, images: tuple[ImageRef, ...], default_split: str, where: str) -> Example:
+        """One row as an example. Raises UserError for a split name that means nothing."""
+        split = clean_text(row.get(self.split)) if self.split else None
+        return Example(
+            id=id,
+            images=images,
+            captions=to_captions(row.get(self.caption)) if self.caption else (),
+            paraphrases=to_captions(row.get(self.paraphrases)) if self.paraphrases else (),
+            context=clean_text(row.get(self.context)) if self.context else None,
+            numbers={name: to_number(row.get(name)) for name in self.numbers},
+            categories={name: clean_text(row.get(name)) for name in self.categories},
+            split=normalise_split(split, where) if split else default_split,
+        )
+
+
+def is_null(value: Any) -> bool:
+    """None, and the NaN that tables write for it."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def to_captions(value: Any) -> tuple[str, ...]:
+    """A text or a list of texts. Nulls are left out; blank texts stay, so that the data check can report them."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return tuple(str(text).strip() for text in values if not is_null(text))
+
+
+def clean_text(value: Any) -> str | None:
+    """The text without outer white space, or None for null, blank and "N/A"."""
+    text = "" if is_null(value) else str(value).strip()
+    return None if text.lower() in MISSING else text
+
+
+def to_number(value: Any) -> float | None:
+    """A finite number, or None for anything else: "N/A", "", null, NaN and free text."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,106 @@
+"""Files of rows: JSON Lines, JSON, CSV, TSV and Parquet as lists of mappings; and their faults, with line numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from data.errors import UserError
+from data.readers.fields import Row
+
+TABLE_SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+
+
+def load_rows(path: Path) -> list[Row]:
+    """The rows of a table by its suffix. Raises UserError where the file is broken."""
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        rows = _load_parquet(path)
+    elif suffix in (".csv", ".tsv"):
+        rows = _load_csv(path, "\t" if suffix == ".tsv" else ",")
+    elif suffix in (".jsonl", ".ndjson"):
+        rows = _load_json_lines(path)
+    else:
+        raise UserError(f"{path}: not a table. Tables end in {', '.join(TABLE_SUFFIXES)} or .json (a list of objects).")
+    if not rows:
+        raise UserError(f"{path}: the table has no rows.")
+    return rows
+
+
+def columns_of(rows: Iterable[Row]) -> list[str]:
+    """Every column that any row has, in order of appearance."""
+    return list(dict.fromkeys(column for row in rows for column in row))
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 file, with or without a byte order mark. Raises UserError where it is not one."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start:,}). Save the file as UTF-8.") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+
+
+def load_json(path: Path) -> Any:
+    """The content of a JSON file. Raises UserError with the line of a fault."""
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        hint = " It looks like JSON Lines: give it the suffix .jsonl." if error.msg == "Extra data" else ""
+        raise UserError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}).{hint}") from None
+
+
+def _load_json_lines(path: Path) -> list[Row]:
+    rows: list[Row] = []
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"{path}, line {number}: not valid JSON ({error.msg}, column {error.colno}). "
+                "Every line has to be one object."
+            ) from None
+        if not isinstance(row, dict):
+            raise UserError(
+                f"{path}, line {number}: a {type(row).__name__}, where every line has to be one JSON object."
+            )
+        rows.append(row)
+    return rows
+
+
+def _load_csv(path: Path, delimiter: str) -> list[Row]:
+    """An empty cell is null: CSV has no other way to write it."""
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter)
+    rows: list[Row] = []
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        for cells in reader:
+            if not cells:
+                continue
+            if len(cells) != len(header):
+                raise UserError(
+                    f"{path}, line {reader.line_num}: {len(cells)} fields, where the header has {len(header)} "
+                    f"({', '.join(header)}). A caption that holds a comma needs double quotes around it."
+                )
+            rows.append({name: cell if cell.strip() else None for name, cell in zip(header, cells, strict=True)})
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: not valid CSV ({error}).") from None
+    return rows
+
+
+def _load_parquet(path: Path) -> list[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.ParquetFile(path).read().to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]}).") from None

@@ -1,0 +1,61 @@
+"""The three splits, and the names that data sets give them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from data.errors import UserError
+from data.example import Example
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "restval": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "validate": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+_YEAR = re.compile(r"\d{4}$")
+
+
+def known_split(name: str) -> str | None:
+    """``train``, ``val`` or ``test`` for a usual name of one (``dev``, ``train2014``, ...), else None."""
+    return SPLIT_NAMES.get(_YEAR.sub("", name.strip().lower()))
+
+
+def normalise_split(name: str, where: str) -> str:
+    """As :func:`known_split`. Raises UserError, naming ``where``, for a name that is none."""
+    split = known_split(name)
+    if split is None:
+        accepted = ", ".join(SPLIT_NAMES)
+        raise UserError(f"{where}: '{name}' is not a split. Accepted: {accepted} (also with a year, as train2014).")
+    return split
+
+
+def split_in_name(file_name: str, default: str = "train") -> str:
+    """The split that a file name speaks of (``val-00000.tar``, ``captions_train2014.json``), if exactly one."""
+    stem = file_name.rpartition("/")[2].partition(".")[0]
+    found = {split for word in re.split(r"[-_ ]", stem) if (split := known_split(word))}
+    return found.pop() if len(found) == 1 else default
+
+
+def select_split(examples: Sequence[Example], split: str | None, where: str) -> list[Example]:
+    """The examples of one split, or all for None. Raises UserError, with the splits there are, where it is empty."""
+    if split is None:
+        return list(examples)
+    wanted = normalise_split(split, "split")
+    chosen = [example for example in examples if example.split == wanted]
+    if not chosen:
+        counts = Counter(example.split for example in examples)
+        there = ", ".join(f"{name} ({count:,})" for name, count in sorted(counts.items())) or "none"
+        raise UserError(
+            f"{where}: no examples in the split '{wanted}'. Splits there: {there}. Ask for one of those, or give the "
+            "data a split column, or files or folders named by split."
+        )
+    return chosen

@@ -1,0 +1,83 @@
+"""Tables: one row an image and what is known of it; rows that differ in the caption alone are one example."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data.errors import UserError
+from data.example import Example, ImageRef
+from data.readers.fields import ReadOptions, Row, clean_text, is_null
+from data.readers.rows import columns_of, load_rows
+from data.readers.splits import split_in_name
+
+
+def read_table(path: Path, options: ReadOptions, *, split: str | None = None, id_prefix: str = "") -> list[Example]:
+    """JSON Lines, CSV, TSV or Parquet. ``split`` is that of rows that state none; by default the file name says it."""
+    root = options.image_root or path.parent
+    split = split or split_in_name(path.name)
+    return examples_from_rows(load_rows(path), options, root=root, split=split, where=str(path), id_prefix=id_prefix)
+
+
+def examples_from_rows(
+    rows: Sequence[Row], options: ReadOptions, *, root: Path, split: str, where: str, id_prefix: str = ""
+) -> list[Example]:
+    """Examples in the order of their first rows.
+
+    Rows with the same images, split, context, numbers and categories, and the same id where ``Fields.id`` names its
+    column, are one example with the captions of all. Its id is that of the first row, or else its first image's path.
+    """
+    columns = options.fields.resolve(columns_of(rows), where)
+    assert columns.image is not None
+    merged: dict[tuple[Any, ...], Example] = {}
+    for number, row in enumerate(rows, start=1):
+        at = f"{where}, row {number}"
+        images = _images(row.get(columns.image), root, at)
+        id = clean_text(row.get(columns.id)) if columns.id else None
+        name = id or id_prefix + _image_name(row[columns.image], number)
+        example = columns.example(row, id=name, images=images, default_split=split, where=at)
+        key = (
+            images,
+            example.split,
+            example.context,
+            tuple(example.numbers.items()),
+            tuple(example.categories.items()),
+            id if options.fields.id else None,
+        )
+        first = merged.get(key)
+        if first is not None:
+            example = dataclasses.replace(
+                first,
+                captions=first.captions + example.captions,
+                paraphrases=first.paraphrases + example.paraphrases,
+            )
+        merged[key] = example
+    return list(merged.values())
+
+
+def _images(value: Any, root: Path, where: str) -> tuple[ImageRef, ...]:
+    """A path, encoded bytes, ``{"bytes", "path"}`` as in Hugging Face Parquet files, or a list of those (views)."""
+    values = value if isinstance(value, list | tuple) else [value]
+    images = tuple(_image(item, root, where) for item in values)
+    if not images:
+        raise UserError(f"{where}: the list of images is empty.")
+    return images
+
+
+def _image(value: Any, root: Path, where: str) -> ImageRef:
+    if isinstance(value, Mapping):
+        value = value.get("path") if value.get("bytes") is None else value["bytes"]
+    if isinstance(value, bytes):
+        return ImageRef(path=where, data=value)
+    if is_null(value) or not str(value).strip():
+        raise UserError(f"{where}: no image. Every row needs the path of one; leave the row out, or complete it.")
+    return ImageRef(path=str(root / str(value).strip()))
+
+
+def _image_name(value: Any, number: int) -> str:
+    first = value[0] if isinstance(value, list | tuple) else value
+    if isinstance(first, Mapping):
+        first = first.get("path")
+    return first.strip() if isinstance(first, str) else f"row-{number}"

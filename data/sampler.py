@@ -1,0 +1,101 @@
+"""Which captions an epoch trains on, and in which batches: drawn from (seed, epoch) alone, so any epoch can be resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Draw(NamedTuple):
+    """One example of a batch: its index, which of its texts are trained on, and which cached variant of its image."""
+
+    example: int
+    texts: tuple[int, ...]
+    variant: int
+
+
+@dataclass(frozen=True)
+class TextPool:
+    """Token lengths of one example's captions, in order, then of its paraphrases."""
+
+    captions: tuple[int, ...]
+    paraphrases: tuple[int, ...] = ()
+
+
+class CaptionBatchSampler:
+    """Batches of examples whose drawn captions are of like length, so that little is spent on padding.
+
+    Every epoch draws ``captions_per_image`` texts of each example (a paraphrase with probability ``paraphrases``),
+    shuffles, sorts by length within windows of ``window`` batches, and shuffles the batches. Every rank takes its share
+    of each batch sequence: all ranks have equally many.
+
+    Args:
+        variants: how many variants of each image there are; one is drawn for each example.
+    """
+
+    def __init__(
+        self,
+        pools: Sequence[TextPool],
+        *,
+        batch_size: int,
+        captions_per_image: int = 1,
+        paraphrases: float = 0.0,
+        variants: int = 1,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        window: int = 32,
+    ) -> None:
+        self.pools, self.batch_size, self.captions_per_image = pools, batch_size, captions_per_image
+        self.paraphrases, self.variants, self.seed = paraphrases, variants, seed
+        self.rank, self.world, self.window = rank, world, window
+        self.epoch, self.start = 0, 0
+
+    def __len__(self) -> int:
+        return max(1, len(self.pools) // (self.batch_size * self.world))
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        batches = self.plan(self.epoch)
+        start, self.start = self.start, 0
+        yield from batches[start:]
+
+    def plan(self, epoch: int) -> list[list[Draw]]:
+        """This rank's batches of an epoch."""
+        random = np.random.default_rng((self.seed, epoch))
+        draws, lengths = [], []
+        for index in random.permutation(len(self.pools)):
+            pool = self.pools[index]
+            texts = self._texts(pool, random)
+            both = pool.captions + pool.paraphrases
+            draws.append(Draw(int(index), texts, int(random.integers(self.variants))))
+            lengths.append(max(both[text] for text in texts))
+        if len(draws) < self.batch_size * self.world:  # a small set: repeat it to fill one batch for each rank
+            copies = -(-self.batch_size * self.world // len(draws)) if self.world > 1 else 1
+            draws, lengths = draws * copies, lengths * copies
+        step = self.batch_size * self.world
+        count = max(1, len(draws) // step)
+        span = step * self.window
+        order: list[int] = []
+        for start in range(0, len(draws), span):
+            chunk = list(range(start, min(start + span, len(draws))))
+            order += sorted(chunk, key=lambda at: lengths[at])
+        groups = [order[at * step : (at + 1) * step] for at in range(count)]
+        random.shuffle(groups)
+        return [[draws[at] for at in group[self.rank :: self.world]] for group in groups]
+
+    def _texts(self, pool: TextPool, random: np.random.Generator) -> tuple[int, ...]:
+        count, own = self.captions_per_image, len(pool.captions)
+        chosen: list[int] = []
+        from_paraphrases = sum(random.random() < self.paraphrases for _ in range(count)) if pool.paraphrases else 0
+        for size, offset, wanted in (
+            (own, 0, count - from_paraphrases),
+            (len(pool.paraphrases), own, from_paraphrases),
+        ):
+            while wanted > 0:  # without repetition as long as there are enough
+                take = random.permutation(size)[:wanted]
+                chosen += [offset + int(at) for at in take]
+                wanted -= len(take)
+        return tuple(chosen)

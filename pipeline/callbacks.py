@@ -1,0 +1,89 @@
+"""What a training run does besides training: model folder, exact resume."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+
+from pipeline.captioner import Captioner
+from pipeline.card import model_card
+from pipeline.module import CaptionModule, describe
+
+
+class RandomState(Callback):
+    """Keeps torch's random state in checkpoints, so that a resumed run draws what the uninterrupted one would have."""
+
+    def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["random_state"] = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+
+    def on_load_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.loaded = checkpoint.get("random_state")
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        state = getattr(self, "loaded", None)
+        if state is not None:
+            torch.set_rng_state(state["cpu"].cpu())
+            if len(state["cuda"]) == torch.cuda.device_count():
+                torch.cuda.set_rng_state_all([entry.cpu() for entry in state["cuda"]])
+            self.loaded = None
+
+
+class ModelFolder(Callback):
+    """Writes the model folder from the best checkpoint when training ends or is interrupted.
+
+    Args:
+        half: store weights in half precision.
+    """
+
+    def __init__(self, half: bool = True) -> None:
+        self.half = half
+        self.folder: Path | None = None
+
+    def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._write(trainer, module)
+
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, KeyboardInterrupt):
+            self._write(trainer, module)
+
+    def _write(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, CaptionModule)
+        if not trainer.is_global_zero or module.model is None or trainer.fast_dev_run:
+            return
+        scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        best = next((entry for entry in trainer.checkpoint_callbacks if isinstance(entry, ModelCheckpoint)), None)
+        state = None
+        if best is not None and best.best_model_path:
+            checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+            state, scores = checkpoint["state_dict"], checkpoint.get("scores", scores)
+        current = {name: value.clone() for name, value in module.state_dict().items()}
+        if state is not None:
+            module.load_state_dict(state)
+        captioner: Captioner = module.captioner()
+        self.folder = Path(trainer.default_root_dir) / "model"
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        card = model_card(
+            captioner,
+            command=" ".join(["python", *sys.argv]),
+            data={split: len(dataset) for split, dataset in data.datasets.items()},
+            source=data.sources,
+            scores=scores,
+            settings=describe(module.config, module.optim, module.search),
+            epochs=trainer.current_epoch,
+            started=module.started,
+        )
+        captioner.save(self.folder, half=self.half, card=card)
+        if scores:
+            (self.folder / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+        module.load_state_dict(current)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["scores"] = {
+            name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")
+        }

@@ -1,0 +1,380 @@
+"""The predictor: images in, captions out; and the model folder it is saved in and loaded from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from data.context import ContextBatch, ContextCollator, ContextFields, load_context_tokenizer
+from data.errors import UserError, did_you_mean
+from data.example import ImageRef, to_rgb
+from data.tokenizer import CaptionTokenizer
+from data.transforms import ImageConfig, eval_transform
+from pipeline.config import ModelConfig
+from pipeline.fusion import Attention, Memory
+from pipeline.generation import Hypothesis, SearchConfig, beam_search
+from pipeline.model import CaptionModel
+
+FORMAT_VERSION = 1
+FILES = ("config.json", "model.safetensors", "tokenizer.json")
+
+ImageLike: TypeAlias = Image.Image | str | Path | ImageRef
+
+
+@dataclass
+class Caption:
+    """One caption of one image.
+
+    Attributes:
+        text: what a person reads.
+        score: log-probability over length ** length_penalty, what the search ranked by; 0 is best.
+        tokens: the words or pieces.
+        token_scores: log-probability of each token, with one more entry for the end where the caption ended by itself.
+        visual_attention: on request, (len(tokens), visual heads, views, h, w): where each head looked for each token.
+        text_attention: on request, for each token (text heads, context positions + words written).
+        alternatives: the next best captions, when more than one was asked for.
+    """
+
+    text: str
+    score: float
+    tokens: list[str]
+    token_scores: list[float]
+    visual_attention: Tensor | None = None
+    text_attention: list[Tensor] | None = None
+    alternatives: list[Caption] = field(default_factory=list)
+
+
+class Captioner:
+    """A trained model with everything needed to caption.
+
+    >>> captioner = Captioner.from_pretrained("models/rsicd")
+    >>> captioner.caption(["airport.jpg"])[0].text
+    """
+
+    def __init__(
+        self,
+        model: CaptionModel,
+        *,
+        tokenizer: CaptionTokenizer,
+        image: ImageConfig,
+        search: SearchConfig | None = None,
+        context_tokenizer: Any = None,
+    ) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.image = image
+        self.search = search or SearchConfig(max_length=model.config.decoder.max_length)
+        self.transform = eval_transform(image)
+        self.context_tokenizer = context_tokenizer
+        fields = model.context.fields if model.context else ContextFields()
+        self.collate_context = ContextCollator(
+            tokenizer=context_tokenizer or tokenizer,
+            fields=fields,
+            max_tokens=model.config.context.max_tokens,
+            enabled=model.context is not None,
+        )
+        self.dtype = torch.float32
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.decoder.bias.device
+
+    # Folders -----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+    ) -> Captioner:
+        """Load a model folder. ``dtype`` is what the CNN computes in: bfloat16 where the processor has it, by default.
+
+        Raises UserError for a folder that lacks a file, comes from another version, or does not fit its own config.
+        """
+        folder = Path(folder)
+        config = read_config(folder)
+        tokenizer = CaptionTokenizer.load(folder / "tokenizer.json")
+        fields = ContextFields(
+            numbers={name: (mean, std) for name, (mean, std) in config["fields"]["numbers"].items()},
+            categories=config["fields"]["categories"],
+        )
+        model_config = ModelConfig.from_dict(config["model"])
+        context_folder = folder / "context_encoder"
+        if context_folder.is_dir():
+            model_config.context.encoder = str(context_folder)
+        model = CaptionModel(model_config, vocab_size=len(tokenizer), fields=fields, load_weights=False)
+        load_state(model, read_tensors(folder / "model.safetensors"), folder)
+        captioner = cls(
+            model.to(device),
+            tokenizer=tokenizer,
+            image=ImageConfig.from_dict(config["image"]),
+            search=SearchConfig(**config["search"]),
+            context_tokenizer=load_context_tokenizer(context_folder) if context_folder.is_dir() else None,
+        )
+        captioner.dtype = dtype or fast_dtype(captioner.device)
+        return captioner
+
+    def save(self, folder: str | Path, *, half: bool = True, card: str | None = None) -> None:
+        """Write the model folder: ``config.json``, ``model.safetensors`` (half precision unless told), ``tokenizer.json``.
+
+        ``README.md``, the model card, is written where ``card`` gives its text. The config is written last: a folder
+        with one is whole.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").unlink(missing_ok=True)
+        state = {
+            name: (value.half() if half and value.dtype == torch.float32 else value).detach().cpu().contiguous()
+            for name, value in self.model.state_dict().items()
+        }
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        self.tokenizer.save(folder / "tokenizer.json")
+        context = self.model.context
+        if context is not None and context.config.encoder != "embedding":
+            context.encoder.config.save_pretrained(folder / "context_encoder")
+            self.context_tokenizer.save(str(folder / "context_encoder" / "tokenizer.json"))
+        if card is not None:
+            (folder / "README.md").write_text(card, encoding="utf-8")
+        fields = self.collate_context.fields
+        config = {
+            "format": "latentcap",
+            "version": FORMAT_VERSION,
+            "model": self.model.config.to_dict(),
+            "fields": {"numbers": fields.numbers, "categories": fields.categories},
+            "image": self.image.to_dict(),
+            "search": self.search.to_dict(),
+        }
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+    # Captioning --------------------------------------------------------------------------------------------------
+
+    def caption(
+        self,
+        images: Sequence[ImageLike | Sequence[ImageLike]],
+        context: Sequence[str | None] | str | None = None,
+        *,
+        numbers: Sequence[Mapping[str, float | None]] | None = None,
+        categories: Sequence[Mapping[str, str | None]] | None = None,
+        batch_size: int = 16,
+        return_attention: bool = False,
+        **search: Any,
+    ) -> list[Caption]:
+        """Caption images.
+
+        Args:
+            images: PIL images or paths; a sequence of them in place of one is several views of one example.
+            context: what is known of each image, or one text for all.
+            numbers, categories: named fields of each image; a field that is absent or None is missing.
+            batch_size: images that go through the CNN at once.
+            return_attention: fill ``visual_attention`` and ``text_attention``.
+            search: settings of :class:`SearchConfig` (beam_size, max_length, ...) that differ from the model's own.
+
+        Raises:
+            UserError: for a setting or context field that the model does not know.
+            OSError: for a path that holds no readable image.
+        """
+        config = self.search_config(**search)
+        if isinstance(images, str | Path | Image.Image | ImageRef):
+            raise UserError("caption() takes a list of images. For one image: caption([image]).")
+        contexts = [context] * len(images) if isinstance(context, str) or context is None else list(context)
+        for name, values in (("context", contexts), ("numbers", numbers), ("categories", categories)):
+            if values is not None and len(values) != len(images):
+                raise UserError(f"{name} has {len(values)} entries for {len(images)} images: give one for each image.")
+        captions: list[Caption] = []
+        for start in range(0, len(images), batch_size):
+            window = slice(start, start + batch_size)
+            views = [[self._tensor(view) for view in _views(image)] for image in images[window]]
+            batch = self.collate_context(
+                contexts[window],
+                numbers=None if numbers is None else numbers[window],
+                categories=None if categories is None else categories[window],
+            )
+            captions += self.caption_tensors(views, batch, config, return_attention=return_attention)
+        return captions
+
+    def search_config(self, **changes: Any) -> SearchConfig:
+        """The model's own search settings with some changed."""
+        for name in changes:
+            if name not in SearchConfig.__dataclass_fields__:
+                raise UserError(
+                    f"unknown search setting '{name}'.{did_you_mean(name, SearchConfig.__dataclass_fields__)}"
+                )
+        return replace(self.search, **changes)
+
+    def caption_tensors(
+        self,
+        views: list[list[Tensor]],
+        context: ContextBatch,
+        config: SearchConfig,
+        *,
+        return_attention: bool = False,
+    ) -> list[Caption]:
+        """Caption transformed images: for each example its views, each (3, H, W)."""
+        with torch.inference_mode():
+            memory = self.encode(views, context)
+            found = search_captions(self.model, memory, self.tokenizer, config, keep_attention=return_attention)
+        return [self._caption(hypotheses) for hypotheses in found]
+
+    def encode(self, views: list[list[Tensor]], context: ContextBatch | None) -> Memory:
+        """Views and context to the memory that words are written from. The CNN runs on existing views only."""
+        counts = [len(example) for example in views]
+        most = max(counts)
+        if most > self.model.config.max_views:
+            raise UserError(
+                f"{most} views of one example were given and the model was trained with at most "
+                f"{self.model.config.max_views}."
+            )
+        flat = torch.stack([view for example in views for view in example]).to(self.device)
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            regions = self.model.backbone(flat.unsqueeze(1))  # (sum of views, cells, C)
+        mask = torch.arange(most, device=self.device) < torch.tensor(counts, device=self.device).unsqueeze(1)
+        if len(flat) != mask.numel():
+            padded = regions.new_zeros(*mask.shape, *regions.shape[1:])
+            padded[mask] = regions
+            regions = padded
+        regions = regions.reshape(len(views), -1, regions.shape[-1])
+        context = None if context is None else context.to(self.device)
+        return self.model.encode(regions=regions, view_mask=mask, context=context)
+
+    def _tensor(self, image: ImageLike) -> Tensor:
+        if isinstance(image, str | Path):
+            image = ImageRef(str(image))
+        return self.transform(to_rgb(image) if isinstance(image, Image.Image) else image.open())
+
+    def _caption(self, hypotheses: list[Hypothesis]) -> Caption:
+        captions = []
+        for hypothesis in hypotheses:
+            visual, text = None, None
+            if hypothesis.attention:
+                visual_maps = [entry[0] for entry in hypothesis.attention if entry[0] is not None]
+                text = [entry[1] for entry in hypothesis.attention if entry[1] is not None] or None
+                if visual_maps:
+                    maps = torch.stack(visual_maps)
+                    visual = maps.unflatten(-1, (-1, *self.model.backbone.grid))
+            captions.append(
+                Caption(
+                    self.tokenizer.decode(hypothesis.tokens),
+                    hypothesis.score,
+                    self.tokenizer.tokens(hypothesis.tokens),
+                    hypothesis.token_scores,
+                    visual,
+                    text,
+                )
+            )
+        return replace(captions[0], alternatives=captions[1:])
+
+
+class _AttentionOfStep:
+    """Attention of one step, indexed by (row, beam): (visual (H_v, N), text (H_t, M + W))."""
+
+    def __init__(self, attention: Attention) -> None:
+        self.attention = attention
+
+    def __getitem__(self, index: tuple[int, int]) -> tuple[Tensor | None, Tensor | None]:
+        visual, text = self.attention.visual, self.attention.text
+        return (
+            None if visual is None else visual[index][0].cpu(),
+            None if text is None else text[index][0].cpu(),
+        )
+
+
+def search_captions(
+    model: CaptionModel,
+    memory: Memory,
+    tokenizer: CaptionTokenizer,
+    config: SearchConfig,
+    *,
+    keep_attention: bool = False,
+) -> list[list[Hypothesis]]:
+    """Beam search over a memory: beams are extra queries, and the memory is narrowed only when examples are done."""
+    device = memory.summary.device
+    rows = memory, torch.arange(len(memory.summary), device=device)
+
+    def step(tokens: Tensor, state: Any, ids: Tensor) -> tuple[Tensor, Any, Any]:
+        nonlocal rows
+        current, current_ids = rows
+        if len(ids) < len(current_ids):
+            kept = torch.isin(current_ids, ids).nonzero().squeeze(1)
+            rows = current, current_ids = current.select(kept), ids
+        logits, state, attention = model.decoder.step(tokens, current, state)
+        return logits, state, _AttentionOfStep(attention) if keep_attention else None
+
+    return beam_search(
+        step,
+        model.decoder.start(memory),
+        batch=len(memory.summary),
+        config=config,
+        bos=tokenizer.bos_id,
+        eos=tokenizer.eos_id,
+        suppress=(tokenizer.pad_id, tokenizer.bos_id, tokenizer.unk_id),
+        device=device,
+        keep_attention=keep_attention,
+    )
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device multiplies it in hardware, else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    native = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The ``config.json`` of a model folder. Raises UserError where the folder is not whole or not ours."""
+    if not folder.is_dir():
+        raise UserError(f"model folder '{folder}' does not exist. Train one with scripts/train.py, or give its path.")
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        raise UserError(f"model folder '{folder}' lacks {', '.join(missing)}: it must hold {', '.join(FILES)}.")
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{folder / 'config.json'} is not JSON: {error}") from error
+    if not isinstance(config, dict) or config.get("format") != "latentcap":
+        raise UserError(f"{folder / 'config.json'} is not of latentcap: its 'format' is not 'latentcap'.")
+    if config.get("version") != FORMAT_VERSION:
+        raise UserError(
+            f"model folder '{folder}' has format version {config.get('version')}; this program reads version "
+            f"{FORMAT_VERSION}. Export it again with the program's version that trained it, or update this one."
+        )
+    absent = [name for name in ("model", "fields", "image", "search") if name not in config]
+    if absent:
+        raise UserError(f"{folder / 'config.json'} lacks {', '.join(absent)}.")
+    return config
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file. Raises UserError for anything else, a pickle included."""
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(
+            f"{path} is not a safetensors file ({error}). Pickled checkpoints can run code when they are opened and are "
+            "never loaded: export a model folder with Captioner.save."
+        ) from error
+
+
+def load_state(model: CaptionModel, state: dict[str, Tensor], folder: Path) -> None:
+    """Fill the model. Raises UserError where tensors are missing or do not fit."""
+    target = model.state_dict()
+    problems = [name for name in target if name not in state or state[name].shape != target[name].shape]
+    unknown = [name for name in state if name not in target]
+    if problems or unknown:
+        name = (problems or unknown)[0]
+        raise UserError(
+            f"{folder / 'model.safetensors'} does not fit {folder / 'config.json'}: {len(problems)} tensors are missing or "
+            f"of another shape and {len(unknown)} are unknown, first '{name}'."
+        )
+    model.load_state_dict({name: value.to(target[name].dtype) for name, value in state.items()})
+
+
+def _views(image: Any) -> list[ImageLike]:
+    return list(image) if isinstance(image, list | tuple) else [image]

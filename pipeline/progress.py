@@ -1,0 +1,59 @@
+"""Progress of long work: a bar with rate and ETA on a terminal, a plain line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any, Self
+
+LINE_SECONDS = 10.0
+
+
+class Progress:
+    """Use as a context manager and call :meth:`update` with (done, total). Writes to standard error."""
+
+    def __init__(self, title: str, *, unit: str = "item") -> None:
+        self.title, self.unit = title, unit
+        self._bar: Any = None
+        self._task: Any = None
+        self._start = self._said = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` are done."""
+        if sys.stderr.isatty():
+            self._show_bar(done, total)
+            return
+        now = time.monotonic()
+        if now - self._said >= LINE_SECONDS or done == total:
+            self._said = now
+            rate = done / max(now - self._start, 1e-6)
+            left = (total - done) / max(rate, 1e-6)
+            print(f"{self.title}: {done:,}/{total:,}, {rate:.1f} {self.unit}/s, {left:.0f} s left", file=sys.stderr)
+
+    def _show_bar(self, done: int, total: int) -> None:
+        if self._bar is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self.title, total=total, rate="")
+        rate = done / max(time.monotonic() - self._start, 1e-6)
+        self._bar.update(self._task, completed=done, total=total, rate=f"{rate:.1f} {self.unit}/s")

@@ -1,0 +1,166 @@
+"""Train, validate or test: ``python scripts/train.py fit --config configs/scenes.yaml``.
+
+Every setting of the trainer, the model and the data can stand in the YAML or on the command line; ``fit --help`` lists
+them. A run writes to ``trainer.default_root_dir``: ``model/`` (what you caption with), ``checkpoints/best.ckpt`` and
+``last.ckpt``, ``metrics.csv``, and the validation captions. Go on with an interrupted run with ``--ckpt_path last``.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
+
+from data.datamodule import CaptionData
+from data.errors import UserError, did_you_mean
+from pipeline.callbacks import ModelFolder, RandomState
+from pipeline.module import CaptionModule
+from scripts.cli import run
+
+logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+
+HARMLESS = (
+    "The '.*_dataloader' does not have many workers",
+    "You're using the WeightAveraging callback with a model that overrides",
+    "Found keys that are in the model state dict but not in",
+    "The number of training batches .* is smaller than the logging interval",
+    "Checkpoint directory .* exists and is not empty",
+    "Experiment logs directory .* exists and is not empty",
+    "Mean of empty slice",
+    "Trying to infer the `batch_size` from an ambiguous collection",
+    ".*GPU available but not used.*",
+    "isinstance\\(treespec, LeafSpec\\)",
+)
+
+
+class TrainCLI(LightningCLI):
+    """LightningCLI with this project's defaults and short error messages."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(EMAWeightAveraging, "ema")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.add_lightning_class_args(ModelFolder, "model_folder")
+        parser.set_defaults(
+            {
+                "ema.decay": 0.998,
+                "checkpoint.monitor": "val/CIDEr-D",
+                "checkpoint.mode": "max",
+                "checkpoint.filename": "best",
+                "checkpoint.save_last": True,
+                "checkpoint.save_on_exception": True,
+                "checkpoint.enable_version_counter": False,
+                "early_stopping.monitor": "val/CIDEr-D",
+                "early_stopping.mode": "max",
+                "early_stopping.patience": 10,
+            }
+        )
+
+    def before_instantiate_classes(self) -> None:
+        """Put checkpoints and logs below the run's folder, and find its last checkpoint."""
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        root = Path(config.trainer.default_root_dir or "runs/default")
+        config.trainer.default_root_dir = str(root)
+        config.checkpoint.dirpath = config.checkpoint.dirpath or str(root / "checkpoints")
+        if config.get("ckpt_path") == "last":
+            last = root / "checkpoints" / "last.ckpt"
+            if not last.is_file():
+                raise UserError(f"no run to go on with: {last} does not exist. Leave out --ckpt_path to start one.")
+            config.ckpt_path = str(last)
+        if config.get("ckpt_path"):
+            config.weights_only = True
+        precision = config.trainer.precision
+        if precision is None:
+            config.trainer.precision = _best_precision()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        if config.trainer.logger in (None, True):
+            kwargs["logger"] = CSVLogger(config.trainer.default_root_dir, name="", version="")
+        return super().instantiate_trainer(**kwargs)
+
+
+class ShortErrorParser(LightningArgumentParser):
+    """Errors as one message that names what is wrong and the nearest valid name, not a page of usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        cause: BaseException | None = ex
+        while cause is not None:
+            if isinstance(cause, UserError):
+                raise cause
+            cause = cause.__cause__ or cause.__context__
+        raise UserError(shorten(message, known_keys(self)))
+
+
+def known_keys(parser: Any) -> list[str]:
+    """Every dotted key of the parser and its subcommands."""
+    keys = [action.dest for action in parser._actions]
+    for action in parser._actions:
+        for sub in (getattr(action, "_name_parser_map", None) or {}).values():
+            keys += [entry.dest for entry in sub._actions]
+            # settings inside dataclass arguments are found by instantiating their help
+            for entry in sub._actions:
+                nested = getattr(getattr(entry, "_typehint", None), "__dataclass_fields__", None)
+                keys += [f"{entry.dest}.{name}" for name in nested or ()]
+    return keys
+
+
+def shorten(message: str, keys: list[str]) -> str:
+    """jsonargparse's message in one line, with the nearest valid name for an unknown key."""
+    unknown = re.search(r"(?:Key|Option|key|option|Unrecognized arguments:)\s*[\"'`]?(?:--)?([\w.]+)", message)
+    first = next((line.strip() for line in message.splitlines() if line.strip()), message)
+    details = [line.strip(" -") for line in message.splitlines()[1:] if line.strip()]
+    text = " ".join([first, *details[:2]])[:500]
+    if unknown:
+        leaf = unknown[1].split("=")[0]
+        leaves = {key.split(".")[-1] for key in keys}
+        text += did_you_mean(leaf, keys) or did_you_mean(leaf.split(".")[-1], leaves)
+    return text
+
+
+def _best_precision() -> str:
+    """bfloat16 mixed where the hardware multiplies it, float16 mixed on older GPUs, else float32."""
+    from pipeline.captioner import fast_dtype
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    names = {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed", torch.float32: "32-true"}
+    return names[fast_dtype(device)]
+
+
+def main(args: ArgsType = None) -> int:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for message in HARMLESS:
+        warnings.filterwarnings("ignore", message)
+    cli = TrainCLI(
+        CaptionModule,
+        CaptionData,
+        parser_class=ShortErrorParser,
+        seed_everything_default=0,
+        save_config_kwargs={"overwrite": True},
+        trainer_defaults={
+            "max_epochs": 20,
+            "gradient_clip_val": 1.0,
+            "callbacks": [RandomState()],
+            "num_sanity_val_steps": 0,
+            "use_distributed_sampler": False,
+            "enable_model_summary": False,
+            "log_every_n_steps": 20,
+        },
+        args=args,
+    )
+    folder = next((entry.folder for entry in cli.trainer.callbacks if isinstance(entry, ModelFolder)), None)  # type: ignore[attr-defined]
+    if folder is not None:
+        print(f"model folder: {folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,242 @@
+"""Image geometry, normalisation and augmentation, against torchvision's and by their meaning."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data.errors import UserError
+from data.example import ImageRef
+from data.transforms import Augmentation, ImageConfig, decode_for, eval_transform, load_image, train_transform
+
+
+def picture(width: int = 300, height: int = 200, seed: int = 0) -> Image.Image:
+    """Smooth random colour."""
+    small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encoded(image: Image.Image, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos", "nearest"])
+@pytest.mark.parametrize("crop_mode", ["resize", "crop"])
+@pytest.mark.parametrize("size", [(300, 200), (200, 301), (90, 61), (128, 128)])
+def test_eval_equals_torchvision_exactly(interpolation: str, crop_mode: Any, size: tuple[int, int]) -> None:
+    from torchvision.transforms import InterpolationMode, v2
+
+    config = ImageConfig(size=(128, 128), interpolation=interpolation, crop_mode=crop_mode, crop_pct=0.875)
+    mode = InterpolationMode(interpolation)
+    geometry = (
+        [v2.Resize((128, 128), interpolation=mode)]
+        if crop_mode == "resize"
+        else [v2.Resize(146, interpolation=mode), v2.CenterCrop(128)]
+    )
+    theirs = v2.Compose(
+        [*geometry, v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(config.mean, config.std)]
+    )
+    image = picture(*size)
+    ours = eval_transform(config)(image)
+    assert ours.dtype == torch.float32
+    assert torch.equal(ours, theirs(image).as_subclass(torch.Tensor))
+
+
+def test_eval_crop_equals_timm() -> None:
+    import timm.data
+
+    data_config: dict[str, Any] = {
+        "input_size": (3, 96, 96),
+        "interpolation": "bicubic",
+        "mean": (0.5, 0.4, 0.3),
+        "std": (0.2, 0.2, 0.1),
+        "crop_pct": 0.9,
+        "crop_mode": "center",
+    }
+    config = ImageConfig.from_timm(data_config, crop_mode="crop")
+    image = picture(257, 190)
+    theirs = timm.data.create_transform(**data_config, is_training=False)(image)
+    assert torch.allclose(eval_transform(config)(image), theirs, atol=1e-6)
+
+
+def test_pad_shows_the_whole_picture_on_the_mean_colour() -> None:
+    config = ImageConfig(size=(60, 80), crop_mode="pad")
+    wide = eval_transform(config)(Image.new("RGB", (400, 100), "white"))
+    white = (1 - torch.tensor(config.mean)) / torch.tensor(config.std)
+    assert wide.shape == (3, 60, 80)
+    assert torch.allclose(wide[:, 20:40], white.view(3, 1, 1).expand(3, 20, 80))
+    assert wide[:, :20].abs().max() < 0.01
+    assert wide[:, 40:].abs().max() < 0.01
+
+
+@pytest.mark.parametrize("crop_mode", ["resize", "crop", "pad"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (37, 53)])
+def test_any_image_size_fits(crop_mode: Any, size: tuple[int, int]) -> None:
+    config = ImageConfig(size=(48, 32), crop_mode=crop_mode, crop_pct=0.9)
+    for transform in (eval_transform(config), train_transform(config, augmentation=Augmentation(rotate90=True))):
+        assert transform(picture(*size)).shape == (3, 48, 32)
+
+
+def test_grey_backbones_get_one_channel() -> None:
+    timm_config = {"input_size": (3, 32, 32), "mean": (0.5,) * 3, "std": (0.25,) * 3, "interpolation": "bilinear"}
+    config = ImageConfig.from_timm(timm_config, in_chans=1, crop_mode="pad")
+    assert config.in_chans == 1
+    assert config.mean == pytest.approx((0.5,))
+    out = eval_transform(config)(Image.new("RGB", (20, 10), (64, 64, 64)))
+    assert out.shape == (1, 32, 32)
+    assert out[0, 16].mean().item() == pytest.approx((64 / 255 - 0.5) / 0.25, abs=1e-5)
+    assert train_transform(config, augmentation=Augmentation())(picture()).shape == (1, 32, 32)
+
+
+def test_config_survives_json_and_pickle() -> None:
+    import json
+
+    config = ImageConfig(size=(40, 50), mean=(0.1,), std=(0.2,), crop_mode="pad", crop_pct=0.9)
+    assert ImageConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    image = picture()
+    for transform in (eval_transform(config), train_transform(config, augmentation=Augmentation(color_jitter=0))):
+        copy = pickle.loads(pickle.dumps(transform))
+        torch.manual_seed(0)
+        first = transform(image)
+        torch.manual_seed(0)
+        assert torch.equal(first, copy(image))
+
+
+def test_training_depends_on_the_random_state_alone() -> None:
+    augmentation = Augmentation(horizontal_flip=0.5, vertical_flip=0.5, rotate90=True)
+    transform = train_transform(ImageConfig(size=(32, 32)), augmentation=augmentation)
+    image = picture()
+    before = image.copy()
+    torch.manual_seed(3)
+    first, second = transform(image), transform(image)
+    torch.manual_seed(3)
+    assert torch.equal(first, transform(image))
+    assert torch.equal(second, transform(image))
+    assert not torch.equal(first, second)
+    assert torch.equal(first, transform(image, torch.Generator().manual_seed(3)))
+    assert image == before
+
+
+def test_nothing_set_means_nothing_changed() -> None:
+    config = ImageConfig(size=(32, 48), crop_mode="pad")
+    still = Augmentation(scale=(1.0, 1.0), color_jitter=0.0)
+    for seed in range(5):
+        image = picture(seed=seed)
+        assert torch.equal(train_transform(config, augmentation=still)(image), eval_transform(config)(image))
+
+
+def variants(augmentation: Augmentation, image: Image.Image, count: int = 64) -> list[torch.Tensor]:
+    config = ImageConfig(size=(image.height, image.width), mean=(0.0,) * 3, std=(1.0,) * 3)
+    transform = train_transform(config, augmentation=augmentation)
+    return [transform(image, torch.Generator().manual_seed(seed)) for seed in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [({}, 1), ({"horizontal_flip": 0.5}, 2), ({"vertical_flip": 0.5}, 2), ({"rotate90": True}, 4)],
+)
+def test_flips_and_turns_are_off_unless_set_and_only_rearrange(options: dict[str, Any], count: int) -> None:
+    still: dict[str, Any] = {"scale": (1.0, 1.0), "color_jitter": 0.0}
+    out = variants(Augmentation(**still, **options), picture(24, 24))
+    assert len({x.numpy().tobytes() for x in out}) == count
+    assert all(torch.equal(x.flatten().sort().values, out[0].flatten().sort().values) for x in out)
+
+
+def test_crop_keeps_the_asked_for_area() -> None:
+    """On a picture of its own coordinates, a crop's extent can be read off its pixels."""
+    y, x = np.mgrid[0:200, 0:200].astype(np.uint8)
+    image = Image.fromarray(np.stack([x, y, x], axis=-1))
+    for out in variants(Augmentation(scale=(0.3, 0.5), color_jitter=0.0), image):
+        red, green = (out[i].max().item() - out[i].min().item() for i in (0, 1))
+        assert 0.27 < red * green * (255 / 200) ** 2 < 0.53
+
+
+def test_colour_jitter_changes_colour_within_bounds() -> None:
+    image = Image.new("RGB", (8, 8), (100, 100, 100))
+    out = variants(Augmentation(scale=(1.0, 1.0), color_jitter=0.2), image)
+    means = [x.mean().item() * 255 for x in out]
+    assert min(means) >= 79
+    assert max(means) <= 121
+    assert max(means) - min(means) > 20
+
+
+def test_large_jpegs_are_decoded_small_and_look_the_same() -> None:
+    config = ImageConfig(size=(64, 64))
+    large = picture(1000, 800)
+    data = encoded(large, format="JPEG", quality=95)
+    small = decode_for(data, config)
+    assert small.size == (250, 200)
+    difference = (eval_transform(config)(small) - eval_transform(config)(large)).abs()
+    assert difference.mean().item() * 0.225 * 255 < 1.5  # grey levels
+    assert decode_for(encoded(large, format="PNG"), config).size == (1000, 800)
+    assert decode_for(encoded(picture(120, 100), format="JPEG"), config).size == (120, 100)
+
+
+def test_load_image_turns_upright_and_reads_grey() -> None:
+    config = ImageConfig(size=(32, 32))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotated by 90 degrees
+    turned = ImageRef("x.jpg", data=encoded(picture(600, 400), format="JPEG", exif=exif))
+    assert load_image(turned, config).size == (100, 150)
+    grey = load_image(ImageRef("x.jpg", data=encoded(picture(600, 400).convert("L"), format="JPEG")), config)
+    assert grey.mode == "RGB"
+
+
+@pytest.mark.parametrize("data", [b"", b"no image", encoded(picture(), format="JPEG")[:2000], b"\x89PNG\r\n\x1a\n" * 9])
+def test_broken_images_raise_oserror(data: bytes) -> None:
+    with pytest.raises(OSError, match=r".+"):
+        load_image(ImageRef("broken", data=data), ImageConfig())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"crop_mod": "pad"}, "Did you mean 'crop_mode'"),
+        ({"crop_mode": "centre"}, "resize, crop, pad"),
+        ({"interpolation": "cubic"}, "Did you mean 'bicubic'"),
+        ({"size": [224]}, "height and width"),
+        ({"mean": [0.5]}, "3 values each"),
+        ({"std": [0.1, 0.1, 0.0]}, "positive"),
+        ({"crop_pct": 1.2}, "at most 1"),
+    ],
+)
+def test_mistakes_in_image_settings(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ImageConfig.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    "values", [{"scale": (1.0, 0.5)}, {"scale": (0.0, 0.5)}, {"ratio": (0.0, 1.0)}, {"horizontal_flip": 2.0}]
+)
+def test_mistakes_in_augmentation(values: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=next(iter(values))):
+        Augmentation(**values)
+
+
+def test_captioning_does_not_import_torchvision() -> None:
+    code = "import sys, data.transforms; sys.exit('torchvision' in sys.modules)"
+    root = Path(__file__).parent.parent
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+@pytest.mark.skipif("LATENTCAP_DATA" not in os.environ, reason="set LATENTCAP_DATA to a folder with chest X-rays")
+def test_real_xrays() -> None:
+    paths = sorted((Path(os.environ["LATENTCAP_DATA"]) / "iu_xray" / "images").glob("*.png"))
+    config = ImageConfig(size=(96, 96), crop_mode="pad")
+    for path in paths:
+        out = eval_transform(config)(load_image(ImageRef(str(path)), config))
+        assert out.isfinite().all()
+        assert out.std() > 0.1
+    assert paths
