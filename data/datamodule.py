@@ -191,18 +191,19 @@ class CaptionData(L.LightningDataModule):
         encode: Callable[[Tensor], Tensor] | None,
         fingerprint: str = "",
         shape: tuple[int, int] = (0, 0),
+        batch_size: int = 8,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         """Make the datasets of the splits that were read.
 
         With ``encode``, the frozen backbone's (B, 3, H, W) to regions (B, N, C) of the given ``shape``, every image's
-        regions are computed once and cached under ``fingerprint``; without it, images are decoded for every batch.
+        regions are computed once, ``batch_size`` at a time, and cached under ``fingerprint``; without it, images are decoded for every batch.
         """
         self.image = image
         for split, examples in self.examples.items():
             variants = self.variants + 1 if split == "train" and encode else 1
             if encode is not None:
-                source = self._extract(examples, image, variants, encode, fingerprint, shape, progress)
+                source = self._extract(examples, image, variants, encode, fingerprint, shape, batch_size, progress)
             else:
                 training = split == "train" and self.augmentation is not None
                 source = LoadedImages(image, self._augmented if training else self._plain)
@@ -223,6 +224,7 @@ class CaptionData(L.LightningDataModule):
         encode: Callable[[Tensor], Tensor],
         fingerprint: str,
         shape: tuple[int, int],
+        batch_size: int,
         progress: Callable[[int, int], None] | None,
     ) -> ImageSource:
         refs = [ref for example in examples for ref in example.images]
@@ -236,7 +238,8 @@ class CaptionData(L.LightningDataModule):
             transform_for=lambda variant: self._augmented(variant) if variant else self._plain(0),
             variants=variants,
             decode=lambda encoded: decode_for(encoded, image),
-            workers=self.workers or 1,
+            batch_size=batch_size,
+            workers=max(1, self.workers),
             progress=progress,
         )
         for ref, reason in report.unreadable:

@@ -1,13 +1,19 @@
-"""Fills a feature cache: images are read, decoded and transformed in threads beside the model that encodes them."""
+"""Fills a feature cache. Every thread takes whole batches from file to regions.
+
+On a CPU each thread computes alone (torch's own threads are shared out among them): threads that decode beside a model
+that computes in all threads make each other wait at every layer, which costs half of the speed.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import torch
 from PIL import Image
@@ -36,7 +42,7 @@ def extract(
     transform_for: Callable[[int], Callable[..., Tensor]],
     variants: int = 1,
     decode: Callable[[bytes], Image.Image] = decode_image,
-    batch_size: int = 32,
+    batch_size: int = 8,
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> ExtractReport:
@@ -44,13 +50,15 @@ def extract(
 
     Args:
         refs: the images; the same content twice is computed once.
-        encode: images (B, 3, H, W) to regions (B, N, C), called in this thread under ``torch.inference_mode``.
+        encode: images (B, 3, H, W) to regions (B, N, C) on the CPU, called in several threads under
+            ``torch.inference_mode``.
         transform_for: variant to the function that makes an RGB image a tensor (3, H, W). Variant 0 is called with the
             image alone; others also with ``generator=``, a ``torch.Generator`` seeded by the image and the variant, so
             that the result depends on neither order nor threads.
         variants: how many variants of each image: 0 up to this number, which is not included.
         decode: encoded bytes to an RGB image; OSError marks the image as unreadable.
-        workers: threads that read, decode and transform beside ``encode``.
+        batch_size: entries that are encoded at once. On a CPU small batches stay in its cache.
+        workers: threads that each read, decode, transform and encode.
         progress: called with (done, total) entries, of those that were missing.
 
     Raises:
@@ -70,17 +78,25 @@ def extract(
         report.reused = len(wanted)
         return report
     transforms = [transform_for(variant) for variant in range(variants)]
+    threads = torch.get_num_threads()
 
-    def prepare(ref: ImageRef, digest: str, numbers: list[int]) -> list[Tensor] | str:
-        """The tensors of an image's missing variants, or why there are none."""
-        try:
-            encoded = ref.read_bytes()
-            if hashlib.sha256(encoded).hexdigest() != digest:
-                return "changed while it was being read; run again"
-            image = decode(encoded)
-        except OSError as error:
-            return str(error)
-        return [_transformed(image, transforms[variant], digest, variant) for variant in numbers]
+    def compute(chunk: list[tuple[str, list[int]]]) -> tuple[list[str], Tensor | None, list[tuple[ImageRef, str]]]:
+        """The keys and regions of the missing variants of some images, and the images that cannot be read."""
+        keys, images, unreadable = list[str](), list[Tensor](), []
+        for digest, numbers in chunk:
+            try:
+                encoded = same[digest][0].read_bytes()
+                if hashlib.sha256(encoded).hexdigest() != digest:
+                    raise OSError("changed while it was being read; run again")
+                image = decode(encoded)
+            except OSError as error:
+                unreadable += [(ref, str(error)) for ref in same[digest]]
+                continue
+            images += [_transformed(image, transforms[variant], digest, variant) for variant in numbers]
+            keys += [entry_key(digest, variant) for variant in numbers]
+        with torch.inference_mode():
+            parts = [encode(torch.stack(images[at : at + batch_size])) for at in range(0, len(keys), batch_size)]
+        return keys, torch.cat(parts) if parts else None, unreadable
 
     with cache.lock():
         cache.refresh()  # another process may have computed some while this one waited
@@ -89,34 +105,43 @@ def extract(
         total = sum(map(len, todo.values()))
         cache.require_space(total)
         report.reused = len(wanted) - total
-        keys: list[str] = []
-        images: list[Tensor] = []
         done, flushed = 0, time.monotonic()
-        with cache.writer() as writer, ThreadPoolExecutor(workers) as pool:
-            jobs = ((digest, pool.submit(prepare, same[digest][0], digest, todo[digest])) for digest in todo)
-            for digest, job in _ahead(jobs, batch_size + workers):
-                prepared = job.result()
-                if isinstance(prepared, str):
-                    report.unreadable += [(ref, prepared) for ref in same[digest]]
-                    done += len(todo[digest])
-                else:
-                    keys += [entry_key(digest, variant) for variant in todo[digest]]
-                    images += prepared
-                last = done + len(keys) == total
-                while len(keys) >= batch_size or (last and keys):
-                    with torch.inference_mode():
-                        writer.add(keys[:batch_size], encode(torch.stack(images[:batch_size])))
-                    report.computed += len(keys[:batch_size])
-                    done += len(keys[:batch_size])
-                    del keys[:batch_size], images[:batch_size]
+        pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(max(1, threads // workers),))
+        with cache.writer() as writer, pool:
+            chunks = _chunks(todo, batch_size)
+            try:
+                for size, job in _ahead(((_size(chunk), pool.submit(compute, chunk)) for chunk in chunks), 2 * workers):
+                    keys, regions, unreadable = job.result()
+                    report.unreadable += unreadable
+                    if regions is not None:
+                        writer.add(keys, regions)
+                        report.computed += len(keys)
+                    done += size
                     if progress:
                         progress(done, total)
-                if time.monotonic() - flushed > FLUSH_SECONDS:
-                    writer.flush()
-                    flushed = time.monotonic()
-        if progress:
-            progress(done, total)
+                    if time.monotonic() - flushed > FLUSH_SECONDS:
+                        writer.flush()
+                        flushed = time.monotonic()
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+                torch.set_num_threads(threads)
     return report
+
+
+def _chunks(todo: dict[str, list[int]], batch_size: int) -> Iterator[list[tuple[str, list[int]]]]:
+    """Images with their missing variants, in groups that make about one batch."""
+    chunk: list[tuple[str, list[int]]] = []
+    for item in todo.items():
+        chunk.append(item)
+        if _size(chunk) >= batch_size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _size(chunk: list[tuple[str, list[int]]]) -> int:
+    return sum(len(numbers) for _, numbers in chunk)
 
 
 def _why_unreadable(ref: ImageRef) -> str:
@@ -134,11 +159,9 @@ def _transformed(image: Image.Image, transform: Callable[..., Tensor], digest: s
     return transform(image, generator=torch.Generator().manual_seed(seed))
 
 
-def _ahead(
-    jobs: Iterator[tuple[str, Future[list[Tensor] | str]]], count: int
-) -> Iterator[tuple[str, Future[list[Tensor] | str]]]:
+def _ahead(jobs: Iterator[tuple[int, Future[Any]]], count: int) -> Iterator[tuple[int, Future[Any]]]:
     """The same jobs in the same order, with ``count`` of them always under way."""
-    waiting = list(islice(jobs, count))
+    waiting = deque(islice(jobs, count))
     while waiting:
-        yield waiting.pop(0)
-        waiting += islice(jobs, 1)
+        yield waiting.popleft()
+        waiting.extend(islice(jobs, 1))

@@ -9,11 +9,30 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
+from torch import Tensor
 
 from pipeline.captioner import Captioner
 from pipeline.card import model_card
 from pipeline.module import CaptionModule, describe
+
+
+class EMA(WeightAveraging):
+    """Exponential moving average of the weights, which validation and the model folder use.
+
+    The average warms up, d_n = min(decay, (1 + n) / (10 + n)), so that it never drags the random initial weights along:
+    Lightning's ``EMAWeightAveraging`` does, for hundreds of steps of a short run.
+
+    Args:
+        decay: how much of the average stays at each step, once warm; 0 turns the average off.
+    """
+
+    def __init__(self, decay: float = 0.998) -> None:
+        def average(averaged: Tensor, current: Tensor, count: int | Tensor) -> Tensor:
+            keep = min(decay, (1 + int(count)) / (10 + int(count)))
+            return averaged.lerp(current.to(averaged.dtype), 1 - keep) if averaged.is_floating_point() else current
+
+        super().__init__(avg_fn=average)
 
 
 class RandomState(Callback):

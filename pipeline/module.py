@@ -165,6 +165,7 @@ class CaptionModule(L.LightningModule):
                 encode=encode,
                 fingerprint=fingerprint(backbone, self.image, dtype),
                 shape=(backbone.grid[0] * backbone.grid[1], backbone.num_channels),
+                batch_size=8 if device.type == "cpu" else 64,
                 progress=progress.update,
             )
 

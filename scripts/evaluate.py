@@ -28,10 +28,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "the most frequent training caption given to every image.",
     )
     parser.add_argument("captions", help='JSON Lines of {"file": ..., "caption": ...}; "id" if the references have ids')
-    parser.add_argument("--references", nargs="+", required=True, metavar="REFS", help="the data set with the references")
+    parser.add_argument(
+        "--references", nargs="+", required=True, metavar="REFS", help="the data set with the references"
+    )
     parser.add_argument("--format", default="auto", help="the data set's format (default: found out)")
     parser.add_argument("--split", help="score only this split (default: those that the captions belong to)")
-    parser.add_argument("--train", nargs="+", metavar="SOURCE", help="data set with the training captions (default: REFS)")
+    parser.add_argument(
+        "--train", nargs="+", metavar="SOURCE", help="data set with the training captions (default: REFS)"
+    )
     parser.add_argument(
         "--tokenizer",
         choices=("ptb", "words"),

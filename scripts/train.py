@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
 from data.datamodule import CaptionData
 from data.errors import UserError, did_you_mean
-from pipeline.callbacks import ModelFolder, RandomState
+from pipeline.callbacks import EMA, ModelFolder, RandomState
 from pipeline.module import CaptionModule
 from scripts.cli import run
 
@@ -37,7 +37,8 @@ HARMLESS = (
     "Mean of empty slice",
     "Trying to infer the `batch_size` from an ambiguous collection",
     ".*GPU available but not used.*",
-    "isinstance\\(treespec, LeafSpec\\)",
+    ".*module\\(s\\) in eval mode at the start of training",
+    ".*isinstance\\(treespec, LeafSpec\\)",
 )
 
 
@@ -45,13 +46,12 @@ class TrainCLI(LightningCLI):
     """LightningCLI with this project's defaults and short error messages."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_lightning_class_args(EMAWeightAveraging, "ema")
+        parser.add_lightning_class_args(EMA, "ema")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(ModelFolder, "model_folder")
         parser.set_defaults(
             {
-                "ema.decay": 0.998,
                 "checkpoint.monitor": "val/CIDEr-D",
                 "checkpoint.mode": "max",
                 "checkpoint.filename": "best",

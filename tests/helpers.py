@@ -1,0 +1,53 @@
+"""Small things that several tests build on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from data.context import ContextFields
+from data.tokenizer import CaptionTokenizer
+from data.transforms import ImageConfig
+from pipeline.captioner import Captioner
+from pipeline.config import BackboneConfig, ContextConfig, DecoderConfig, FusionConfig, ModelConfig
+from pipeline.model import CaptionModel
+
+WORDS = "a red green blue circle square star left right of the on and large small two three".split()
+
+
+def tiny_config(**changes: object) -> ModelConfig:
+    """A model that runs in milliseconds: 32 dimensions, timm's smallest test network, random weights."""
+    settings: dict[str, object] = {
+        "backbone": BackboneConfig(name="test_efficientnet", weights="random", image_size=64),
+        "fusion": FusionConfig(visual_heads=2, text_heads=2),
+        "decoder": DecoderConfig(embed_dim=32, hidden_dim=32, max_length=8),
+        "context": ContextConfig(),
+    }
+    return ModelConfig(**{**settings, **changes})  # type: ignore[arg-type]
+
+
+def tiny_tokenizer() -> CaptionTokenizer:
+    return CaptionTokenizer.train([" ".join(WORDS)])
+
+
+def tiny_captioner(*, fields: ContextFields | None = None, **changes: object) -> Captioner:
+    torch.manual_seed(0)
+    tokenizer = tiny_tokenizer()
+    model = CaptionModel(tiny_config(**changes), vocab_size=len(tokenizer), fields=fields)
+    for parameter in (model.decoder.embedding.weight, model.decoder.bias):
+        torch.nn.init.normal_(parameter)  # untrained models are too even to search in
+    return Captioner(model, tokenizer=tokenizer, image=ImageConfig(size=(64, 64), mean=(0.5,) * 3, std=(0.5,) * 3))
+
+
+def real_data(name: str) -> Path:
+    """A folder of real data, or a skip that says why."""
+    root = os.environ.get("LATENTCAP_DATA")
+    if not root:
+        pytest.skip("LATENTCAP_DATA is not set: it names the folder with the public data sets")
+    folder = Path(root, name)
+    if not folder.is_dir():
+        pytest.skip(f"{folder} does not exist")
+    return folder

@@ -1,0 +1,90 @@
+"""timm networks as region encoders: grids, weights, what is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from data.errors import UserError
+from pipeline.backbone import Backbone, packaged_weights
+from pipeline.config import BackboneConfig
+
+TINY = "test_efficientnet"
+
+
+def backbone(**settings: object) -> Backbone:
+    return Backbone(BackboneConfig(**{"name": TINY, "weights": "random", "image_size": 64, **settings}))  # type: ignore[arg-type]
+
+
+def test_regions_are_the_grid_cells_of_all_views() -> None:
+    net = backbone().eval()
+    images = torch.randn(2, 3, 3, 64, 64)
+    regions = net(images)
+    height, width = net.grid
+    assert regions.shape == (2, 3 * height * width, net.num_channels)
+    features = net.net.forward_features(images[1, 2:3])  # type: ignore[operator]
+    torch.testing.assert_close(regions[1, 2 * height * width :], features[0].flatten(1).T, rtol=1e-4, atol=1e-5)
+
+
+def test_an_earlier_stage_is_finer() -> None:
+    assert backbone(stage=2).grid[0] > backbone().grid[0]
+
+
+@pytest.mark.skipif(packaged_weights("tf_efficientnet_lite0") is None, reason="the weights' package is not installed")
+def test_packaged_weights_are_imagenets() -> None:
+    """The real network tells a plain picture's features apart from another's; random weights fit by shape only."""
+    net = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    from pipeline.backbone import load_weights_into
+
+    load_weights_into(net, BackboneConfig())
+    assert float(net.get_parameter("conv_stem.weight").abs().max()) > 0.5
+    assert float(net.get_buffer("bn1.running_var").std()) > 0.01
+    assert net.get_buffer("bn1.num_batches_tracked") > 0
+
+
+def test_frozen_layers_stay_in_evaluation_mode() -> None:
+    net = backbone().train()
+    assert not any(p.requires_grad for p in net.parameters())
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    regions = net(torch.randn(4, 1, 3, 64, 64))
+    assert not regions.requires_grad
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_the_last_stages_can_be_trained() -> None:
+    some, all_ = (
+        sum(p.numel() for p in backbone(trainable=trainable).parameters() if p.requires_grad)
+        for trainable in (2, "all")
+    )
+    assert 0 < some < all_
+    net = backbone(trainable=2).train()
+    net(torch.randn(2, 1, 3, 64, 64)).sum().backward()
+    assert any(p.grad is not None for p in net.parameters())
+
+
+def test_weights_from_a_file(tmp_path: Path) -> None:
+    source = timm.create_model(TINY, pretrained=False, num_classes=0)
+    save_file(source.state_dict(), tmp_path / "w.safetensors")
+    torch.save(source.state_dict(), tmp_path / "w.pth")
+    for name in ("w.safetensors", "w.pth"):
+        net = backbone(weights=str(tmp_path / name))
+        assert torch.equal(net.net.state_dict()["conv_stem.weight"], source.state_dict()["conv_stem.weight"])
+
+
+def test_what_cannot_be_loaded_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Did you mean 'resnet50'"):
+        backbone(name="resnet5O")
+    with pytest.raises(UserError, match="is no file"):
+        backbone(weights="nowhere.pth")
+    torch.save({"other": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match="does not fit"):
+        backbone(weights=str(tmp_path / "other.pth"))
+    (tmp_path / "code.pth").write_bytes(b"\x80\x04c__builtin__\nexec\n.")
+    with pytest.raises(UserError, match="plain tensors"):
+        backbone(weights=str(tmp_path / "code.pth"))
+    with pytest.raises(UserError, match="trainable"):
+        backbone(trainable="some")

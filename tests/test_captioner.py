@@ -1,0 +1,166 @@
+"""The predictor and its model folder."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from data.context import ContextFields
+from data.errors import UserError
+from pipeline.captioner import Captioner
+from pipeline.config import ContextConfig
+from tests.helpers import tiny_captioner
+
+
+def pictures(count: int) -> list[Image.Image]:
+    return [Image.new("RGB", (70 + 9 * index, 50), (40 * index, 90, 255 - 40 * index)) for index in range(count)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tiny_captioner().save(tmp_path / "model", half=False)
+    return tmp_path / "model"
+
+
+def test_saved_and_loaded_captions_are_the_same(folder: Path) -> None:
+    before = tiny_captioner().caption(pictures(5), beam_size=3)
+    after = Captioner.from_pretrained(folder, dtype=torch.float32).caption(pictures(5), beam_size=3)
+    assert [caption.text for caption in before] == [caption.text for caption in after]
+    assert [caption.score for caption in before] == pytest.approx([caption.score for caption in after], abs=1e-5)
+
+
+def test_half_precision_halves_the_file(tmp_path: Path) -> None:
+    captioner = tiny_captioner()
+    captioner.save(tmp_path / "half")
+    captioner.save(tmp_path / "full", half=False)
+    half, full = ((tmp_path / name / "model.safetensors").stat().st_size for name in ("half", "full"))
+    assert half < 0.6 * full
+    Captioner.from_pretrained(tmp_path / "half").caption(pictures(1))
+
+
+def test_paths_images_and_batches_agree(folder: Path, tmp_path: Path) -> None:
+    captioner = Captioner.from_pretrained(folder, dtype=torch.float32)
+    paths = []
+    for index, picture in enumerate(pictures(5)):
+        paths.append(tmp_path / f"{index}.png")
+        picture.save(paths[-1])
+    one = captioner.caption(pictures(5), batch_size=1)
+    assert [c.text for c in captioner.caption(paths, batch_size=2)] == [c.text for c in one]
+    assert [c.text for c in captioner.caption([str(path) for path in paths])] == [c.text for c in one]
+
+
+def test_a_caption_says_what_it_is_made_of(folder: Path) -> None:
+    captioner = Captioner.from_pretrained(folder)
+    caption = captioner.caption(pictures(2), beam_size=4, num_captions=3, return_attention=True)[0]
+    assert caption.text == " ".join(caption.tokens)
+    assert len(caption.alternatives) == 2
+    assert caption.score >= caption.alternatives[0].score >= caption.alternatives[1].score
+    words = len(caption.token_scores)
+    assert words in (len(caption.tokens), len(caption.tokens) + 1)
+    height, width = captioner.model.backbone.grid
+    assert caption.visual_attention is not None
+    assert caption.visual_attention.shape == (words, 2, 1, height, width)
+    torch.testing.assert_close(caption.visual_attention.sum((2, 3, 4)), torch.ones(words, 2))
+    assert caption.text_attention is not None
+    assert [entry.shape for entry in caption.text_attention] == [(2, 1 + step + 1) for step in range(words)]
+    with_text = captioner.caption(pictures(1), context="red circle", return_attention=True)[0]
+    assert with_text.text_attention is not None
+    assert with_text.text_attention[0].shape == (2, 1 + 2 + 1)  # state token, two words of context, <bos>
+
+
+def test_context_and_its_order_reach_the_model(folder: Path) -> None:
+    captioner = Captioner.from_pretrained(folder, dtype=torch.float32)
+    images = pictures(1) * 3
+    contexts = ["red red circle", None, "blue square"]
+    together = captioner.caption(images, contexts, beam_size=1)
+    alone = [captioner.caption(images[:1], [context], beam_size=1)[0] for context in contexts]
+    assert [c.score for c in together] == pytest.approx([c.score for c in alone], abs=1e-5)
+    assert len({round(c.score, 5) for c in together}) == 3
+
+
+def test_several_views(tmp_path: Path) -> None:
+    captioner = tiny_captioner(max_views=2)
+    a, b = pictures(2)
+    mixed = captioner.caption([[a, b], a], beam_size=1)
+    alone = [captioner.caption([[a, b]], beam_size=1)[0], captioner.caption([[a]], beam_size=1)[0]]
+    assert [c.score for c in mixed] == pytest.approx([c.score for c in alone], abs=1e-5)
+    with pytest.raises(UserError, match="3 views"):
+        captioner.caption([[a, b, a]])
+
+
+def test_numbers_and_categories() -> None:
+    fields = ContextFields(numbers={"age": (50.0, 10.0)}, categories={"sex": ["f", "m"]})
+    captioner = tiny_captioner(fields=fields)
+    images = pictures(1) * 4
+    captions = captioner.caption(
+        images,
+        numbers=[{"age": 50}, {"age": 90}, {"age": None}, {}],
+        categories=[{"sex": "f"}, {"sex": "f"}, {"sex": "x"}, {}],
+        beam_size=1,
+    )
+    assert captions[0].score != captions[1].score
+    assert captions[2].score == captions[3].score  # missing, unknown and absent are the same
+    with pytest.raises(UserError, match="no number 'agee'.*Did you mean 'age'"):
+        captioner.caption(images[:1], numbers=[{"agee": 3}])
+    with pytest.raises(UserError, match="no category"):
+        captioner.caption(images[:1], categories=[{"kind": "x"}])
+
+
+def test_misuse_is_explained(folder: Path) -> None:
+    captioner = Captioner.from_pretrained(folder)
+    with pytest.raises(UserError, match="list of images"):
+        captioner.caption(pictures(1)[0])  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="Did you mean 'beam_size'"):
+        captioner.caption(pictures(1), beam_sizes=3)
+    with pytest.raises(UserError, match="2 entries for 1 images"):
+        captioner.caption(pictures(1), ["a", "b"])
+    with pytest.raises(UserError, match="reads no context"):
+        tiny_captioner(context=ContextConfig(encoder="none")).caption(pictures(1), "what is left")
+
+
+def test_a_folder_that_is_not_whole_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        Captioner.from_pretrained(tmp_path / "nowhere")
+    config = json.loads((folder / "config.json").read_text())
+    for change, message in (
+        ({"version": 99}, "version 99"),
+        ({"format": "other"}, "not of latentcap"),
+        ({"model": {**config["model"], "decoder": {"embd_dim": 3}}}, "Did you mean 'embed_dim'"),
+        ({"model": {**config["model"], "decoder": {"embed_dim": 64, "hidden_dim": 32}}}, "does not fit"),
+    ):
+        (folder / "config.json").write_text(json.dumps({**config, **change}))
+        with pytest.raises(UserError, match=message):
+            Captioner.from_pretrained(folder)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(UserError, match="not JSON"):
+        Captioner.from_pretrained(folder)
+    for name in ("tokenizer.json", "model.safetensors", "config.json"):
+        (folder / name).unlink()
+        with pytest.raises(UserError, match=name):
+            Captioner.from_pretrained(folder)
+
+
+def test_a_pickle_is_never_opened(folder: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return exec, ("raise SystemExit('a pickle was executed')",)
+
+    (folder / "model.safetensors").write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(UserError, match="safetensors"):
+        Captioner.from_pretrained(folder)
+    torch.save({"x": torch.zeros(1)}, folder / "model.safetensors")
+    with pytest.raises(UserError, match="safetensors"):
+        Captioner.from_pretrained(folder)
+
+
+def test_start_up_imports_neither_lightning_nor_transformers() -> None:
+    code = "import sys; from pipeline import Captioner; print({'lightning', 'transformers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
