@@ -19,13 +19,14 @@ from data.readers.splits import select_split
 from pipeline.metrics.java import why_unavailable
 from pipeline.metrics.matching import Matches, match, read_captions
 from pipeline.metrics.report import COUNTS, Report, evaluate
+from scripts.cli import run
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.evaluate",
-        description="Score captions: BLEU, METEOR, ROUGE-L, CIDEr-D, SPICE, and how varied they are, beside the same for "
-        "the most frequent training caption given to every image.",
+        description="Score captions: BLEU, METEOR, ROUGE-L, CIDEr-D, SPICE, and how varied they are, beside the same "
+        "for the most frequent training caption given to every image.",
     )
     parser.add_argument("captions", help='JSON Lines of {"file": ..., "caption": ...}; "id" if the references have ids')
     parser.add_argument(
@@ -117,6 +118,4 @@ def write_json(path: Path, report: Report, matches: Matches, **more: Any) -> Non
 
 
 if __name__ == "__main__":
-    from scripts.cli import run
-
     run(main)

@@ -28,6 +28,7 @@ from scripts.cli import run
 logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
 
 HARMLESS = (
+    "LightningCLI.s args parameter is intended",
     "The '.*_dataloader' does not have many workers",
     "You're using the WeightAveraging callback with a model that overrides",
     "Found keys that are in the model state dict but not in",

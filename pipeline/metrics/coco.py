@@ -81,7 +81,7 @@ def _why_no_spice() -> str | None:
     library = coco_folder() / "spice" / "lib"
     if all((library / f"stanford-corenlp-3.6.0{part}.jar").exists() for part in ("", "-models")):
         return None
-    return "needs Stanford CoreNLP 3.6.0 (400 MB); python -m pycocoevalcap.spice.get_stanford_models downloads it"
+    return "needs Stanford CoreNLP 3.6.0; python -m pycocoevalcap.spice.get_stanford_models downloads it"
 
 
 def _spice(hypotheses: Sequence[str], references: Sequence[Sequence[str]], timeout: float) -> float:

@@ -11,25 +11,7 @@ from pathlib import Path
 from data.errors import UserError
 
 # Punctuation as the Penn Treebank tokeniser writes it, which COCO's evaluation takes out.
-_PUNCTUATION = {
-    "''",
-    "'",
-    "``",
-    "`",
-    "-LRB-",
-    "-RRB-",
-    "-LCB-",
-    "-RCB-",
-    ".",
-    "?",
-    "!",
-    ",",
-    ":",
-    "-",
-    "--",
-    "...",
-    ";",
-}
+_PUNCTUATION = frozenset("-LRB- -RRB- -LCB- -RCB- '' ' `` ` ... . ? ! , : ; -- -".split())  # noqa: SIM905
 _OPTIONS = ["-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8", "-Duser.language=en", "-Duser.country=US"]
 
 

@@ -126,8 +126,8 @@ def match(captions: Sequence[Caption], examples: Sequence[Example], where: str |
     if not owners:
         raise UserError(
             f"{where}: none of its {len(captions):,} captions belongs to any of the {len(scored):,} examples with "
-            f"references. Captions are for {captions[0].file or captions[0].id}, ...; references for {scored[0].id}, ... "
-            "They are matched by id, then by relative path, then by file name."
+            f"references. Captions are for {captions[0].file or captions[0].id}, ..., references for {scored[0].id}, "
+            "... They are matched by id, then by relative path, then by file name."
         )
     pairs = sorted(((caption, scored[index]) for index, (_, caption) in owners.items()), key=lambda pair: pair[0].line)
     matched = {caption.line for caption, _ in pairs}

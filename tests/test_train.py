@@ -1,0 +1,250 @@
+"""Training through the command line: what it writes, exact resume, and what a mistake is told."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from data.errors import UserError
+from data.scenes import render_scenes
+from pipeline.captioner import Captioner
+from scripts.train import main
+
+TINY = """
+trainer:
+  accelerator: cpu
+  max_epochs: 2
+  precision: 32-true
+  enable_progress_bar: false
+model:
+  model:
+    backbone: {name: test_efficientnet, weights: random, image_size: 64}
+    decoder: {embed_dim: 32, hidden_dim: 32, max_length: 16}
+    fusion: {visual_heads: 2, text_heads: 2}
+  search: {max_length: 16}
+data:
+  batch_size: 8
+  tokenizer: {min_frequency: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes")
+    render_scenes(folder, train=40, val=10, test=6, size=64)
+    return folder
+
+
+class Runner:
+    def __init__(self, folder: Path, scenes: Path) -> None:
+        self.folder, self.scenes = folder, scenes
+        (folder / "tiny.yaml").write_text(TINY)
+
+    def __call__(self, command: str, name: str, *args: str) -> Path:
+        root = self.folder / name
+        given = [f"--trainer.default_root_dir={root}", f"--data.train={self.scenes}"]
+        given += [f"--data.cache_dir={self.folder / 'cache'}", *args]
+        assert main([command, "--config", str(self.folder / "tiny.yaml"), *given]) == 0
+        return root
+
+
+@pytest.fixture
+def train(tmp_path: Path, scenes: Path) -> Runner:
+    return Runner(tmp_path, scenes)
+
+
+def weights(root: Path) -> dict[str, torch.Tensor]:
+    return torch.load(root / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def test_fit_leaves_a_model_folder_and_scores(train: Runner, scenes: Path) -> None:
+    root = train("fit", "run")
+    assert {path.name for path in (root / "model").iterdir()} >= {"config.json", "model.safetensors", "tokenizer.json"}
+    captioner = Captioner.from_pretrained(root / "model")
+    images = sorted((scenes / "val").glob("*.jpg"))
+    assert captioner.caption(images[:3], context=["what is on the left", None, None])[0].text
+    card = (root / "model" / "README.md").read_text()
+    assert "| CIDEr-D |" in card
+    assert "not for clinical use" in card
+    assert str(root) not in card
+    header = (root / "metrics.csv").read_text().splitlines()[0]
+    assert {"train/loss", "val/loss", "val/BLEU-4", "val/ROUGE-L", "val/CIDEr-D"} <= set(header.split(","))
+    captions = [json.loads(line) for line in (root / "captions_val.jsonl").read_text().splitlines()]
+    assert len(captions) == 10
+    assert set(captions[0]) == {"id", "file", "caption", "score"}
+
+
+def test_validate_and_test_score_a_model_folder(train: Runner) -> None:
+    folder = train("fit", "run") / "model"
+    for command, split, count in (("validate", "val", 10), ("test", "test", 6)):
+        root = train(command, command, f"--model.start_from={folder}")
+        assert len((root / f"captions_{split}.jsonl").read_text().splitlines()) == count
+
+
+@pytest.mark.parametrize("stop", ["epoch", "middle"])
+def test_a_resumed_run_is_the_uninterrupted_one(train: Runner, stop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train("fit", "whole", "--trainer.max_epochs=3")
+    from pipeline.module import CaptionModule
+
+    original, batches = CaptionModule.training_step, []
+
+    def interrupted(self: CaptionModule, batch: object, index: int) -> object:
+        batches.append(index)
+        if len(batches) == (6 if stop == "epoch" else 8) and not done:
+            raise KeyboardInterrupt
+        return original(self, batch, index)  # type: ignore[arg-type]
+
+    done: list[int] = []
+    monkeypatch.setattr(CaptionModule, "training_step", interrupted)
+    with pytest.raises((SystemExit, KeyboardInterrupt)):
+        train("fit", "parts", "--trainer.max_epochs=3")
+    done.append(1)
+    parts = train("fit", "parts", "--trainer.max_epochs=3", "--ckpt_path=last")
+    expected, found = weights(whole), weights(parts)
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=0, msg=name)
+
+
+def test_training_does_not_run_a_frozen_backbone(train: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    train("fit", "first")
+    from pipeline.backbone import Backbone
+
+    def fail(self: Backbone, images: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("the backbone ran on cached images")
+
+    monkeypatch.setattr(Backbone, "forward", fail)
+    train("fit", "second")
+
+
+def test_a_trainable_backbone_is_trained(train: Runner) -> None:
+    root = train("fit", "run", "--model.model.backbone.trainable=all", "--data.workers=0", "--trainer.max_epochs=1")
+    start = train("fit", "frozen", "--trainer.max_epochs=1")
+    name = "model.backbone.net.conv_stem.weight"
+    assert not torch.equal(weights(root)[name], weights(start)[name])
+
+
+def test_more_of_the_loss(train: Runner) -> None:
+    train(
+        "fit",
+        "run",
+        "--model.optim.attention_penalty=0.5",
+        "--model.optim.scheduled_sampling=0.5",
+        "--data.captions_per_image=1",
+        "--data.tokenizer.kind=bpe",
+        "--data.tokenizer.vocab_size=300",
+        "--trainer.precision=bf16-mixed",
+        "--trainer.accumulate_grad_batches=2",
+    )
+
+
+def test_fine_tuning_keeps_extends_or_replaces_the_vocabulary(
+    train: Runner, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = train("fit", "base") / "model"
+    old = Captioner.from_pretrained(base).tokenizer.vocab
+    data = tmp_path / "own"
+    data.mkdir()
+    for index in range(8):
+        (data / f"{index}.jpg").write_bytes(next((train.scenes / "train").glob("*.jpg")).read_bytes() + bytes([index]))
+        (data / f"{index}.txt").write_text("a red zeppelin above a circle")
+    sizes = {}
+    for mode in ("keep", "extend", "replace"):
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            root = train(
+                "fit",
+                mode,
+                f"--data.train={data}",
+                f"--data.val={data}",
+                f"--model.start_from={base}",
+                f"--data.vocabulary={mode}",
+            )
+        vocab = Captioner.from_pretrained(root / "model").tokenizer.vocab
+        sizes[mode] = len(vocab)
+        assert ("zeppelin" in vocab) == (mode != "keep")
+        assert "tensors copied" in caplog.text
+        if mode != "replace":
+            assert vocab[: len(old)] == old
+    assert sizes["keep"] == len(old)
+    assert sizes["extend"] == len(old) + 1 + ("above" not in old)
+    assert sizes["replace"] == 4 + 5  # special tokens; "a" counts once
+
+
+def test_fine_tuning_copies_rows_by_token(train: Runner) -> None:
+    from data.tokenizer import CaptionTokenizer
+    from pipeline.captioner import read_tensors
+    from pipeline.model import CaptionModel
+    from pipeline.module import start_model
+
+    base = train("fit", "base") / "model"
+    old = Captioner.from_pretrained(base)
+    new = CaptionTokenizer.train(["zebra circle red a"])
+    model = CaptionModel(old.model.config, vocab_size=len(new))
+    start_model(model, base, old.tokenizer, new)
+    stored = read_tensors(base / "model.safetensors")["decoder.embedding.weight"].float()
+    for word in ("circle", "red", "<eos>"):
+        mine, theirs = new.token_to_id(word), old.tokenizer.token_to_id(word)
+        torch.testing.assert_close(model.decoder.embedding.weight[mine].detach(), stored[theirs])
+
+
+def test_corrupt_images_and_empty_captions_are_named_and_skipped(
+    train: Runner, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = tmp_path / "broken"
+    data.mkdir()
+    good = next((train.scenes / "train").glob("*.jpg")).read_bytes()
+    for index in range(8):
+        (data / f"{index}.jpg").write_bytes(good + bytes([index]) if index else b"not an image")
+        (data / f"{index}.txt").write_text("a red circle" if index != 1 else " ... !")
+    for trainable in ("none", "all"):
+        caplog.clear()
+        train(
+            "fit",
+            trainable,
+            f"--data.train={data}",
+            f"--data.val={data}",
+            f"--model.model.backbone.trainable={trainable}",
+            "--data.workers=0",
+        )
+        assert "skipped: " in caplog.text
+        assert "0.jpg" in caplog.text
+        assert "1 of 8 examples have no caption" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--model.optim.lrr=1"], "lrr.*[Dd]id you mean '.*lr'"),
+        (["--trainer.max_epoch=1"], "max_epoch.*Did you mean 'trainer.max_epochs'"),
+        (["--model.model.fusion.visual_heads=3"], "does not split into 5 heads"),
+        (["--data.vocabulary=both"], "keep, extend, replace"),
+        (["--data.train=nowhere"], "nowhere"),
+        (["--model.start_from=nowhere"], "nowhere.*does not exist"),
+        (["--ckpt_path=last"], "no run to go on with"),
+        (["--data.variants=2"], "augmentation is not set"),
+        (["--model.model.backbone.name=tf_efficientnet_light0"], "Did you mean"),
+    ],
+)
+def test_a_mistake_is_one_short_message(train: Runner, args: list[str], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        train("fit", "run", *args)
+    text = str(caught.value)
+    assert re.search(message, text, re.DOTALL), text
+    assert len(text) < 700
+    assert "Traceback" not in text
+    assert text.count("\n") < 3
+
+
+def test_a_split_without_examples_says_which_there_are(train: Runner, tmp_path: Path) -> None:
+    data = tmp_path / "flat"
+    data.mkdir()
+    for index in range(3):
+        (data / f"{index}.jpg").write_bytes(next((train.scenes / "train").glob("*.jpg")).read_bytes())
+        (data / f"{index}.txt").write_text("a red circle")
+    with pytest.raises(UserError, match=r"no 'val' examples.*train \(3\)"):
+        train("fit", "run", f"--data.train={data}")
