@@ -39,7 +39,7 @@ class ContextFields:
                 raise UserError(f"no training example has a number '{name}'.{did_you_mean(name, known)}")
             fields.numbers[name] = (statistics.fmean(values), statistics.pstdev(values) or 1.0)
         for name in categories:
-            counts = Counter(value for example in examples if (value := example.categories.get(name)) is not None)
+            counts = Counter(label for example in examples if (label := example.categories.get(name)) is not None)
             if not counts:
                 known = sorted({key for example in examples for key in example.categories})
                 raise UserError(f"no training example has a category '{name}'.{did_you_mean(name, known)}")
@@ -89,8 +89,8 @@ class ContextCollator:
             self._check("category", categories, self.fields.categories)
             if not self.enabled and any(text for text in texts):
                 raise UserError(
-                    "this model reads no context: it was trained with context.encoder 'none'. Caption without context, or "
-                    "train a model with context.encoder 'embedding'."
+                    "this model reads no context: it was trained with context.encoder 'none'. Caption without context, "
+                    "or train a model with context.encoder 'embedding'."
                 )
         rows = [self._ids(text) if text and self.enabled else [] for text in texts]
         longest = max(map(len, rows), default=0)
@@ -108,7 +108,7 @@ class ContextCollator:
         for index, chosen in enumerate(categories or ()):
             for column, (name, values) in enumerate(self.fields.categories.items()):
                 if (label := chosen.get(name)) in values:
-                    indices[index, column] = values.index(label)  # type: ignore[arg-type]
+                    indices[index, column] = values.index(label)
         return ContextBatch(tokens, mask, standardised, indices)
 
     def examples(self, examples: Sequence[Example]) -> ContextBatch:
@@ -142,7 +142,8 @@ def load_context_tokenizer(name: str | Path) -> Any:
         tokenizer = Tokenizer.from_file(str(path)) if path.is_file() else Tokenizer.from_pretrained(str(name))
     except Exception as error:
         raise UserError(
-            f"no tokenizer for context.encoder '{name}': {str(error).splitlines()[0]} The folder must hold tokenizer.json."
+            f"no tokenizer for context.encoder '{name}': {str(error).splitlines()[0]} "
+            "The folder must hold tokenizer.json."
         ) from error
     tokenizer.no_padding()
     tokenizer.no_truncation()

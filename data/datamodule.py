@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 from torch import Tensor
@@ -38,30 +38,28 @@ class TokenizerConfig:
         vocab_size: number of pieces (bpe).
     """
 
-    kind: str = "word"
+    kind: Literal["word", "bpe"] = "word"
     min_frequency: int = 2
     vocab_size: int = 8000
 
 
 class ResumableLoader(DataLoader[Batch]):
-    """A loader that remembers its epoch and position, so that a run can go on in the middle of an epoch."""
+    """A loader that can go on in the middle of an epoch. The trainer tells its sampler which epoch it is.
 
-    batch_sampler: Any
-    position = 0
+    Args:
+        completed: how many batches of the current epoch have been trained on; what was fetched does not count.
+    """
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        sampler: CaptionBatchSampler = self.sampler  # type: ignore[assignment]
-        self.position = sampler.start
-        for batch in super().__iter__():
-            self.position += 1
-            yield batch
-        sampler.epoch, self.position = sampler.epoch + 1, 0
+    def __init__(self, *args: Any, completed: Callable[[], int], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.completed = completed
 
     def state_dict(self) -> dict[str, int]:
-        return {"epoch": self.sampler.epoch, "position": self.position}  # type: ignore[attr-defined]
+        return {"position": self.completed()}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self.sampler.epoch, self.sampler.start = state["epoch"], state["position"]  # type: ignore[attr-defined]
+        position = state["position"]
+        self.sampler.start = position if position < len(self) else 0  # type: ignore[attr-defined]
 
 
 class CaptionData(L.LightningDataModule):
@@ -151,8 +149,8 @@ class CaptionData(L.LightningDataModule):
             counts = {name: sum(e.split == name for e in examples) for name in sorted({e.split for e in examples})}
             have = ", ".join(f"{name} ({count})" for name, count in counts.items())
             raise UserError(
-                f"no '{split}' examples in {source}: its splits are {have}. Set data.{split} to a source of its own, or "
-                "give the examples a 'split' field."
+                f"no '{split}' examples in {source}: its splits are {have}. Set data.{split} to a source of its own, "
+                "or give the examples a 'split' field."
             )
         return chosen
 
@@ -197,7 +195,8 @@ class CaptionData(L.LightningDataModule):
         """Make the datasets of the splits that were read.
 
         With ``encode``, the frozen backbone's (B, 3, H, W) to regions (B, N, C) of the given ``shape``, every image's
-        regions are computed once, ``batch_size`` at a time, and cached under ``fingerprint``; without it, images are decoded for every batch.
+        regions are computed once, ``batch_size`` at a time, and cached under ``fingerprint``; without it, images are
+        decoded for every batch.
         """
         self.image = image
         for split, examples in self.examples.items():
@@ -274,7 +273,8 @@ class CaptionData(L.LightningDataModule):
         return ResumableLoader(
             dataset,
             batch_size=None,
-            sampler=sampler,  # type: ignore[arg-type]
+            sampler=sampler,
+            completed=lambda: self.trainer.fit_loop.epoch_loop.batch_progress.current.completed,  # type: ignore[union-attr]
             num_workers=workers,
             persistent_workers=workers > 0,
         )
@@ -291,7 +291,7 @@ class CaptionData(L.LightningDataModule):
         mine = [Draw(index, (0,), 0) for index in range(self._rank, len(dataset), self._world)]
         batches = [mine[at : at + self.eval_batch_size] for at in range(0, len(mine), self.eval_batch_size)]
         workers = 0 if isinstance(dataset.source, CachedRegions) else self.workers
-        return DataLoader(dataset, batch_size=None, sampler=batches, num_workers=workers)  # type: ignore[arg-type]
+        return DataLoader(dataset, batch_size=None, sampler=batches, num_workers=workers)
 
     @property
     def _rank(self) -> int:

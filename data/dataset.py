@@ -185,7 +185,7 @@ class CaptionDataset(Dataset[Batch]):
             context=self.context.examples(examples),
             index=torch.tensor([draw.example for draw in draws]),
             references=[list(example.captions) for example in examples],
-            **images,  # type: ignore[arg-type]
+            **images,
         )
 
     def _encode(self, captions: Sequence[str]) -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""Which captions an epoch trains on, and in which batches: drawn from (seed, epoch) alone, so any epoch can be resumed."""
+"""Which captions an epoch trains on, in which batches: drawn from (seed, epoch) alone, so any epoch can be resumed."""
 
 from __future__ import annotations
 
@@ -56,6 +56,10 @@ class CaptionBatchSampler:
 
     def __len__(self) -> int:
         return max(1, len(self.pools) // (self.batch_size * self.world))
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch that the next pass is of."""
+        self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[Draw]]:
         batches = self.plan(self.epoch)

@@ -39,7 +39,7 @@ class Backbone(nn.Module):
             load_weights_into(self.net, config)
         if config.stage is not None:
             self.net = timm.models.FeatureListNet(self.net, out_indices=(config.stage,), flatten_sequential=True)
-        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net.to(memory_format=torch.channels_last)
         self._freeze()
         _, height, width = self.data_config["input_size"]
         training = self.training

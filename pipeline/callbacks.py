@@ -73,7 +73,7 @@ class ModelFolder(Callback):
 
     def _write(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, CaptionModule)
-        if not trainer.is_global_zero or module.model is None or trainer.fast_dev_run:
+        if not trainer.is_global_zero or module.model is None:
             return
         scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         best = next((entry for entry in trainer.checkpoint_callbacks if isinstance(entry, ModelCheckpoint)), None)

@@ -19,13 +19,16 @@ from data.errors import UserError, did_you_mean
 from data.example import ImageRef, to_rgb
 from data.tokenizer import CaptionTokenizer
 from data.transforms import ImageConfig, eval_transform
+from pipeline.backbone import Backbone
 from pipeline.config import ModelConfig
+from pipeline.folding import inference_copy
 from pipeline.fusion import Attention, Memory
 from pipeline.generation import Hypothesis, SearchConfig, beam_search
 from pipeline.model import CaptionModel
 
 FORMAT_VERSION = 1
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
+CONTEXT_ENCODER = "context_encoder"  # sub-folder with the config and tokenizer of a transformers encoder
 
 ImageLike: TypeAlias = Image.Image | str | Path | ImageRef
 
@@ -83,6 +86,7 @@ class Captioner:
             enabled=model.context is not None,
         )
         self.dtype = torch.float32
+        self._backbone: Backbone | None = None
 
     @property
     def device(self) -> torch.device:
@@ -106,8 +110,8 @@ class Captioner:
             categories=config["fields"]["categories"],
         )
         model_config = ModelConfig.from_dict(config["model"])
-        context_folder = folder / "context_encoder"
-        if context_folder.is_dir():
+        context_folder = folder / CONTEXT_ENCODER
+        if model_config.context.encoder == CONTEXT_ENCODER:
             model_config.context.encoder = str(context_folder)
         model = CaptionModel(model_config, vocab_size=len(tokenizer), fields=fields, load_weights=False)
         load_state(model, read_tensors(folder / "model.safetensors"), folder)
@@ -122,7 +126,7 @@ class Captioner:
         return captioner
 
     def save(self, folder: str | Path, *, half: bool = True, card: str | None = None) -> None:
-        """Write the model folder: ``config.json``, ``model.safetensors`` (half precision unless told), ``tokenizer.json``.
+        """Write the model folder: ``config.json``, ``model.safetensors`` (half precision by default), tokenizer.
 
         ``README.md``, the model card, is written where ``card`` gives its text. The config is written last: a folder
         with one is whole.
@@ -136,17 +140,19 @@ class Captioner:
         }
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
         self.tokenizer.save(folder / "tokenizer.json")
+        settings = self.model.config.to_dict()
         context = self.model.context
         if context is not None and context.config.encoder != "embedding":
-            context.encoder.config.save_pretrained(folder / "context_encoder")
-            self.context_tokenizer.save(str(folder / "context_encoder" / "tokenizer.json"))
+            context.encoder.config.save_pretrained(folder / CONTEXT_ENCODER)
+            self.context_tokenizer.save(str(folder / CONTEXT_ENCODER / "tokenizer.json"))
+            settings["context"]["encoder"] = CONTEXT_ENCODER
         if card is not None:
             (folder / "README.md").write_text(card, encoding="utf-8")
         fields = self.collate_context.fields
         config = {
             "format": "latentcap",
             "version": FORMAT_VERSION,
-            "model": self.model.config.to_dict(),
+            "model": settings,
             "fields": {"numbers": fields.numbers, "categories": fields.categories},
             "image": self.image.to_dict(),
             "search": self.search.to_dict(),
@@ -232,8 +238,9 @@ class Captioner:
                 f"{self.model.config.max_views}."
             )
         flat = torch.stack([view for example in views for view in example]).to(self.device)
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-            regions = self.model.backbone(flat.unsqueeze(1))  # (sum of views, cells, C)
+        if self._backbone is None:
+            self._backbone = inference_copy(self.model.backbone, self.dtype)
+        regions = self._backbone(flat.unsqueeze(1).to(self.dtype)).float()  # (sum of views, cells, C)
         mask = torch.arange(most, device=self.device) < torch.tensor(counts, device=self.device).unsqueeze(1)
         if len(flat) != mask.numel():
             padded = regions.new_zeros(*mask.shape, *regions.shape[1:])
@@ -357,8 +364,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise UserError(
-            f"{path} is not a safetensors file ({error}). Pickled checkpoints can run code when they are opened and are "
-            "never loaded: export a model folder with Captioner.save."
+            f"{path} is not a safetensors file ({error}). Pickled checkpoints can run code when they are opened and "
+            "are never loaded: export a model folder with Captioner.save."
         ) from error
 
 
@@ -370,8 +377,8 @@ def load_state(model: CaptionModel, state: dict[str, Tensor], folder: Path) -> N
     if problems or unknown:
         name = (problems or unknown)[0]
         raise UserError(
-            f"{folder / 'model.safetensors'} does not fit {folder / 'config.json'}: {len(problems)} tensors are missing or "
-            f"of another shape and {len(unknown)} are unknown, first '{name}'."
+            f"{folder / 'model.safetensors'} does not fit {folder / 'config.json'}: {len(problems)} tensors are "
+            f"missing or of another shape and {len(unknown)} are unknown, first '{name}'."
         )
     model.load_state_dict({name: value.to(target[name].dtype) for name, value in state.items()})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -67,9 +68,9 @@ print(captioner.caption(["image.jpg"], beam_size={captioner.search.beam_size})[0
 
 ## Scores
 
-Free-running captions of the validation split, beam {captioner.search.beam_size}, all references of each image, words as
-COCO scores them (lower case, no punctuation); `loss` is teacher-forced, `distinct` counts different captions. Validation
-chose the epoch, so these are not test scores.
+Free-running captions of the validation split, beam {captioner.search.beam_size}, all references of each
+image, words as COCO scores them (lower case, no punctuation); `loss` is teacher-forced, `distinct` counts different
+captions. Validation chose the epoch, so these are not test scores.
 
 | metric | value |
 |---|---|
@@ -85,9 +86,9 @@ chose the epoch, so these are not test scores.
 
 ## Limits
 
-It describes what its training captions described, in their words, and nothing else. It repeats their errors and biases.
-Images unlike the training images get fluent and wrong captions; `score` is a weak sign of that. The data's terms apply to
-the model too. Not for decisions about people, and not for clinical use.
+It describes what its training captions described, in their words, and nothing else. It repeats their errors and
+biases. Images unlike the training images get fluent and wrong captions; `score` is a weak sign of that. The data's
+terms apply to the model too. Not for decisions about people, and not for clinical use.
 """
 
 
@@ -98,4 +99,4 @@ def _names(source: Any) -> str:
 
 def _portable(command: str) -> str:
     """The command with every path shortened to its last two parts: a card tells no machine's folders."""
-    return " ".join(str(Path(*Path(part).parts[-2:])) if part.startswith("/") else part for part in command.split())
+    return re.sub(r"(?<![\w.-])\.{0,2}/[^\s=]+", lambda path: str(Path(*Path(path[0]).parts[-2:])), command)

@@ -30,22 +30,18 @@ class BackboneConfig:
 
 @dataclass
 class ContextConfig:
-    """What is known besides the image: text, named numbers and named categories.
+    """What is known besides the image. Numbers and categories are named where the data is (``data.fields``).
 
     Attributes:
         encoder: ``embedding`` (a small table over the caption vocabulary), ``none``, or the name or local folder of
             any transformers text encoder.
         trainable: whether a transformers encoder is trained; the small table always is.
         max_tokens: text beyond this many tokens is cut at its end.
-        numbers: named numeric fields.
-        categories: named categorical fields.
     """
 
     encoder: str = "embedding"
     trainable: bool = False
     max_tokens: int = 64
-    numbers: list[str] = field(default_factory=list)
-    categories: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -123,13 +119,13 @@ class ModelConfig:
                 raise UserError(f"fusion.{name} is {value}: it must be 1 or more.")
         if self.latent_dim % 4:
             raise UserError(
-                f"the latent size is {self.latent_dim}, which the two-dimensional position code cannot fill: it must be "
-                f"a multiple of 4. Set fusion.latent_dim to {max(4, round(self.latent_dim / 4) * 4)}, or change "
+                f"the latent size is {self.latent_dim}, which the two-dimensional position code cannot fill: it must "
+                f"be a multiple of 4. Set fusion.latent_dim to {max(4, round(self.latent_dim / 4) * 4)}, or change "
                 "decoder.embed_dim."
             )
-        for name, value in (("fusion.latent_dropout", fusion.latent_dropout), ("decoder.dropout", decoder.dropout)):
-            if not 0 <= value < 1:
-                raise UserError(f"{name} is {value}: a dropout is at least 0 and below 1.")
+        for name, rate in (("fusion.latent_dropout", fusion.latent_dropout), ("decoder.dropout", decoder.dropout)):
+            if not 0 <= rate < 1:
+                raise UserError(f"{name} is {rate}: a dropout is at least 0 and below 1.")
 
     @property
     def num_heads(self) -> int:
@@ -149,7 +145,7 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
         """The inverse of :meth:`to_dict`. Raises UserError for a section or setting that does not exist."""
-        sections = {
+        sections: dict[str, Any] = {
             "backbone": BackboneConfig,
             "context": ContextConfig,
             "fusion": FusionConfig,

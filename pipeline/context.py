@@ -99,6 +99,6 @@ def load_text_encoder(name: str, *, load_weights: bool) -> Any:
         return AutoModel.from_config(AutoConfig.from_pretrained(name, trust_remote_code=False), trust_remote_code=False)
     except Exception as error:
         raise UserError(
-            f"context.encoder '{name}' cannot be loaded: {str(error).splitlines()[0]} It is 'embedding', 'none', or the "
-            "name or local folder of a transformers text encoder."
+            f"context.encoder '{name}' cannot be loaded: {str(error).splitlines()[0]} It is 'embedding', 'none', or "
+            "the name or local folder of a transformers text encoder."
         ) from error

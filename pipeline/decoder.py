@@ -51,8 +51,8 @@ class Decoder(nn.Module):
         h_t &= \mathrm{LSTM}_l([s_t; f_t]) \\
         \mathrm{logits}_t &= W_e h_t + b
 
-    :math:`u` is the summary of image and context. The fused vector does not feed back into the query LSTM, so all T steps
-    are two fused LSTM calls and one attention call. The output matrix is the embedding table (tied).
+    :math:`u` is the summary of image and context. The fused vector does not feed back into the query LSTM, so all T
+    steps are two fused LSTM calls and one attention call. The output matrix is the embedding table (tied).
     """
 
     def __init__(self, vocab_size: int, fusion: Fusion, *, embed_dim: int, hidden_dim: int, dropout: float) -> None:

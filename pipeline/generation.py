@@ -52,7 +52,7 @@ class SearchConfig:
             )
         if not 0 <= self.min_length <= self.max_length or self.max_length < 1:
             raise UserError(
-                f"min_length {self.min_length} and max_length {self.max_length}: 0 <= min_length <= max_length is needed."
+                f"min_length is {self.min_length} and max_length {self.max_length}: 0 <= min <= max, 1 <= max."
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,10 +104,10 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """The best captions of each example.
 
-    At every step each example keeps the ``beam_size`` best unfinished beams; a beam that takes ``<eos>`` while among the
-    best ``beam_size`` candidates is finished. An example is done when it has ``beam_size`` finished hypotheses and its
-    best unfinished beam ranks below all of them; it then leaves the batch and costs nothing more. A search that reaches
-    ``max_length`` returns its best unfinished beams where it has too few finished ones.
+    At every step each example keeps the ``beam_size`` best unfinished beams; a beam that takes ``<eos>`` while among
+    the best ``beam_size`` candidates is finished. An example is done when it has ``beam_size`` finished hypotheses
+    and its best unfinished beam ranks below all of them; it then leaves the batch and costs nothing more. A search
+    that reaches ``max_length`` returns its best unfinished beams where it has too few finished ones.
 
     Args:
         step: (tokens (B, G), state, example ids (B,)) to (logits (B, G, V), state, extra). The first call has G = 1.

@@ -23,9 +23,9 @@ class LatentAttention(nn.Module):
 
         o_h = \sum_i \mathrm{softmax}_i(q_h \cdot k_{h,i} / \sqrt{d_h}) \, v_{h,i}
 
-    Because :math:`q_h \cdot W^{uk}_h c = (W^{uk\top}_h q_h) \cdot c`, keys and values need never be expanded: the query is
-    moved into the latent space, attends to ``c``, and the attended latent is moved back ("absorbed"). ``naive`` expands
-    them and is the reference that the absorbed form is tested against.
+    Because :math:`q_h \cdot W^{uk}_h c = (W^{uk\top}_h q_h) \cdot c`, keys and values need never be expanded: the query
+    is moved into the latent space, attends to ``c``, and the attended latent is moved back ("absorbed"). ``naive``
+    expands them and is the reference that the absorbed form is tested against.
     """
 
     def __init__(

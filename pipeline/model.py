@@ -77,7 +77,7 @@ class CaptionModel(nn.Module):
         if regions is None:
             assert images is not None
             regions = self.backbone(images)
-        regions = regions.to(self.summarise_image[0].weight.dtype)
+        regions = regions.to(self.decoder.bias.dtype)
         batch = regions.shape[0]
         region_mask = None
         if view_mask is not None and view_mask.shape[1] > 1:

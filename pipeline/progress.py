@@ -18,6 +18,7 @@ class Progress:
         self._bar: Any = None
         self._task: Any = None
         self._start = self._said = time.monotonic()
+        self._done = 0
 
     def __enter__(self) -> Self:
         return self
@@ -29,7 +30,10 @@ class Progress:
             self._bar.stop()
 
     def update(self, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` are done."""
+        """Show that ``done`` of ``total`` are done. Less than last time begins a new count."""
+        if done < self._done:
+            self._start = time.monotonic()
+        self._done = done
         if sys.stderr.isatty():
             self._show_bar(done, total)
             return

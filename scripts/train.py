@@ -116,14 +116,13 @@ def known_keys(parser: Any) -> list[str]:
 
 def shorten(message: str, keys: list[str]) -> str:
     """jsonargparse's message in one line, with the nearest valid name for an unknown key."""
-    unknown = re.search(r"(?:Key|Option|key|option|Unrecognized arguments:)\s*[\"'`]?(?:--)?([\w.]+)", message)
-    first = next((line.strip() for line in message.splitlines() if line.strip()), message)
-    details = [line.strip(" -") for line in message.splitlines()[1:] if line.strip()]
-    text = " ".join([first, *details[:2]])[:500]
-    if unknown:
-        leaf = unknown[1].split("=")[0]
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    details = [line[2:] for line in lines if line.startswith("- ") and "NoneType" not in line]
+    text = " ".join([lines[0].removesuffix("Does not validate against any of the Union subtypes"), *details[:2]])[:600]
+    unknown = re.search(r"(?:key|option|arguments:)\s*[\"'`]?(?:--)?([\w.]+)", message, re.IGNORECASE)
+    if unknown and unknown[1] not in keys:
         leaves = {key.split(".")[-1] for key in keys}
-        text += did_you_mean(leaf, keys) or did_you_mean(leaf.split(".")[-1], leaves)
+        text += did_you_mean(unknown[1], keys) or did_you_mean(unknown[1].split(".")[-1], leaves)
     return text
 
 
@@ -137,6 +136,16 @@ def _best_precision() -> str:
 
 
 def main(args: ArgsType = None) -> int:
+    """Run the command line; ``args`` stand in for it when called from Python. Raises UserError for a mistake in it."""
+    try:
+        return _main(args)
+    except ValueError as error:
+        if isinstance(error, UserError) or "Does not validate" not in str(error):
+            raise
+        raise UserError(shorten(str(error), [])) from error
+
+
+def _main(args: ArgsType) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for message in HARMLESS:
         warnings.filterwarnings("ignore", message)

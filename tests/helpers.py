@@ -15,7 +15,7 @@ from pipeline.captioner import Captioner
 from pipeline.config import BackboneConfig, ContextConfig, DecoderConfig, FusionConfig, ModelConfig
 from pipeline.model import CaptionModel
 
-WORDS = "a red green blue circle square star left right of the on and large small two three".split()
+WORDS = "a red green blue circle square star left right of the on and large small two three"
 
 
 def tiny_config(**changes: object) -> ModelConfig:
@@ -30,7 +30,7 @@ def tiny_config(**changes: object) -> ModelConfig:
 
 
 def tiny_tokenizer() -> CaptionTokenizer:
-    return CaptionTokenizer.train([" ".join(WORDS)])
+    return CaptionTokenizer.train([WORDS])
 
 
 def tiny_captioner(*, fields: ContextFields | None = None, **changes: object) -> Captioner:

@@ -107,7 +107,7 @@ def test_numbers_and_categories() -> None:
     )
     assert captions[0].score != captions[1].score
     assert captions[2].score == captions[3].score  # missing, unknown and absent are the same
-    with pytest.raises(UserError, match="no number 'agee'.*Did you mean 'age'"):
+    with pytest.raises(UserError, match=r"no number 'agee'.*Did you mean 'age'"):
         captioner.caption(images[:1], numbers=[{"agee": 3}])
     with pytest.raises(UserError, match="no category"):
         captioner.caption(images[:1], categories=[{"kind": "x"}])

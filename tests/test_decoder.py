@@ -74,9 +74,7 @@ def test_reorder_and_select_follow_the_beams() -> None:
     for row, example in enumerate(rows.tolist()):
         for beam in range(3):
             alone = state.select(torch.tensor([example])).reorder(parents[example, beam].view(1, 1))
-            one, _, _ = net.decoder.step(
-                following[row, beam].view(1, 1), memory.select(torch.tensor([example])), alone
-            )
+            one, _, _ = net.decoder.step(following[row, beam].view(1, 1), memory.select(torch.tensor([example])), alone)
             torch.testing.assert_close(one[0, 0], logits[row, beam], rtol=1e-4, atol=1e-5)
 
 

@@ -18,6 +18,7 @@ TINY = """
 trainer:
   accelerator: cpu
   max_epochs: 2
+  log_every_n_steps: 1
   precision: 32-true
   enable_progress_bar: false
 model:
@@ -220,9 +221,9 @@ def test_corrupt_images_and_empty_captions_are_named_and_skipped(
     ("args", "message"),
     [
         (["--model.optim.lrr=1"], "lrr.*[Dd]id you mean '.*lr'"),
-        (["--trainer.max_epoch=1"], "max_epoch.*Did you mean 'trainer.max_epochs'"),
+        (["--trainer.max_epocs=1"], "max_epocs.*Did you mean 'trainer.max_epochs'"),
         (["--model.model.fusion.visual_heads=3"], "does not split into 5 heads"),
-        (["--data.vocabulary=both"], "keep, extend, replace"),
+        (["--data.vocabulary=both"], "replace, keep, extend"),
         (["--data.train=nowhere"], "nowhere"),
         (["--model.start_from=nowhere"], "nowhere.*does not exist"),
         (["--ckpt_path=last"], "no run to go on with"),

