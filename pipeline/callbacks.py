@@ -53,6 +53,14 @@ class RandomState(Callback):
             self.loaded = None
 
 
+class Checkpoints(ModelCheckpoint):
+    """The best and the last checkpoint. A run interrupted while it trains saves ``last`` and leaves ``best`` alone."""
+
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        if trainer.training and trainer.global_step > 0:  # while validating, the weights are the averaged ones
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
+
 class ModelFolder(Callback):
     """Writes the model folder from the best checkpoint when training ends or is interrupted.
 

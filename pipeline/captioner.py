@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from pipeline.model import CaptionModel
 
 FORMAT_VERSION = 1
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
+CPU_BATCH = 8  # images that a CPU takes through the CNN at once: more do not stay in its cache
 CONTEXT_ENCODER = "context_encoder"  # sub-folder with the config and tokenizer of a transformers encoder
 
 ImageLike: TypeAlias = Image.Image | str | Path | ImageRef
@@ -87,6 +89,7 @@ class Captioner:
         )
         self.dtype = torch.float32
         self._backbone: Backbone | None = None
+        self._lock = threading.Lock()  # several threads may caption with one captioner
 
     @property
     def device(self) -> torch.device:
@@ -238,9 +241,12 @@ class Captioner:
                 f"{self.model.config.max_views}."
             )
         flat = torch.stack([view for example in views for view in example]).to(self.device)
-        if self._backbone is None:
-            self._backbone = inference_copy(self.model.backbone, self.dtype)
-        regions = self._backbone(flat.unsqueeze(1).to(self.dtype)).float()  # (sum of views, cells, C)
+        with self._lock:
+            if self._backbone is None:
+                self._backbone = inference_copy(self.model.backbone, self.dtype)
+        size = CPU_BATCH if self.device.type == "cpu" else len(flat)
+        parts = [self._backbone(part.unsqueeze(1).to(self.dtype)).float() for part in flat.split(size)]
+        regions = torch.cat(parts)  # (sum of views, cells, C)
         mask = torch.arange(most, device=self.device) < torch.tensor(counts, device=self.device).unsqueeze(1)
         if len(flat) != mask.numel():
             padded = regions.new_zeros(*mask.shape, *regions.shape[1:])

@@ -1,4 +1,4 @@
-"""A network for captioning only: batch normalisation folded into convolutions, weights in the type that is computed in."""
+"""A network for captioning only: normalisation folded into convolutions, weights in the type that is computed in."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ TOLERANCE = 1e-3
 def inference_copy(backbone: Backbone, dtype: torch.dtype) -> Backbone:
     """A copy that computes the same regions faster and cannot be trained or saved.
 
-    Folding follows the order in which layers are declared. Where that is not the order in which a network runs them, the
-    result differs, which is checked on random pixels; the copy is then left unfolded.
+    Folding follows the order in which layers are declared. Where that is not the order in which a network runs them,
+    the result differs, which is checked on random pixels; the copy is then left unfolded.
     """
     original = copy.deepcopy(backbone).eval().requires_grad_(False)
     folded = copy.deepcopy(original)
@@ -33,7 +33,7 @@ def inference_copy(backbone: Backbone, dtype: torch.dtype) -> Backbone:
 
 
 def _fold(module: nn.Module) -> None:
-    """Fold each normalisation into the convolution declared before it, keeping what else the layer does (activation)."""
+    """Fold each normalisation into the convolution declared before it; what else the layer does (activation) stays."""
     convolution: tuple[str, nn.Conv2d] | None = None
     for name, child in list(module.named_children()):
         if isinstance(child, nn.Conv2d):

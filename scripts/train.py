@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
 from data.datamodule import CaptionData
 from data.errors import UserError, did_you_mean
-from pipeline.callbacks import EMA, ModelFolder, RandomState
+from pipeline.callbacks import EMA, Checkpoints, ModelFolder, RandomState
 from pipeline.module import CaptionModule
 from scripts.cli import run
 
@@ -48,7 +48,7 @@ class TrainCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(EMA, "ema")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(Checkpoints, "checkpoint")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(ModelFolder, "model_folder")
         parser.set_defaults(
@@ -57,7 +57,6 @@ class TrainCLI(LightningCLI):
                 "checkpoint.mode": "max",
                 "checkpoint.filename": "best",
                 "checkpoint.save_last": True,
-                "checkpoint.save_on_exception": True,
                 "checkpoint.enable_version_counter": False,
                 "early_stopping.monitor": "val/CIDEr-D",
                 "early_stopping.mode": "max",
@@ -78,14 +77,20 @@ class TrainCLI(LightningCLI):
             config.ckpt_path = str(last)
         if config.get("ckpt_path"):
             config.weights_only = True
-        precision = config.trainer.precision
-        if precision is None:
+        if config.trainer.precision is None:
             config.trainer.precision = _best_precision()
+        if config.trainer.strategy == "auto" and config.trainer.devices != 1 and _several_devices(config.trainer):
+            config.trainer.strategy = (
+                "ddp_find_unused_parameters_true"  # a batch without any context uses no context table
+            )
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        config = self.config[self.subcommand] if self.subcommand else self.config
-        if config.trainer.logger in (None, True):
-            kwargs["logger"] = CSVLogger(config.trainer.default_root_dir, name="", version="")
+        """Metrics go to ``metrics.csv`` in the run's folder always, and to whatever loggers are asked for."""
+        config = self.config_init[self.subcommand] if self.subcommand else self.config_init
+        asked = config.trainer.logger
+        if asked is not False:
+            more = [] if asked in (None, True) else asked if isinstance(asked, list) else [asked]
+            kwargs["logger"] = [CSVLogger(config.trainer.default_root_dir, name="", version=""), *more]
         return super().instantiate_trainer(**kwargs)
 
 
@@ -124,6 +129,13 @@ def shorten(message: str, keys: list[str]) -> str:
         leaves = {key.split(".")[-1] for key in keys}
         text += did_you_mean(unknown[1], keys) or did_you_mean(unknown[1].split(".")[-1], leaves)
     return text
+
+
+def _several_devices(trainer: Any) -> bool:
+    """Whether the trainer will use more than one process."""
+    if trainer.devices == "auto":
+        return trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.device_count() > 1
+    return str(trainer.devices) not in ("0", "1") or trainer.num_nodes > 1
 
 
 def _best_precision() -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,7 +78,8 @@ def test_fit_leaves_a_model_folder_and_scores(train: Runner, scenes: Path) -> No
     assert {"train/loss", "val/loss", "val/BLEU-4", "val/ROUGE-L", "val/CIDEr-D"} <= set(header.split(","))
     captions = [json.loads(line) for line in (root / "captions_val.jsonl").read_text().splitlines()]
     assert len(captions) == 10
-    assert set(captions[0]) == {"id", "file", "caption", "score"}
+    assert set(captions[0]) == {"index", "id", "file", "caption", "score"}
+    assert [caption["index"] for caption in captions] == list(range(10))
 
 
 def test_validate_and_test_score_a_model_folder(train: Runner) -> None:
@@ -135,7 +138,7 @@ def test_more_of_the_loss(train: Runner) -> None:
         "run",
         "--model.optim.attention_penalty=0.5",
         "--model.optim.scheduled_sampling=0.5",
-        "--data.captions_per_image=1",
+        "--data.captions_per_image=2",
         "--data.tokenizer.kind=bpe",
         "--data.tokenizer.vocab_size=300",
         "--trainer.precision=bf16-mixed",
@@ -249,3 +252,29 @@ def test_a_split_without_examples_says_which_there_are(train: Runner, tmp_path: 
         (data / f"{index}.txt").write_text("a red circle")
     with pytest.raises(UserError, match=r"no 'val' examples.*train \(3\)"):
         train("fit", "run", f"--data.train={data}")
+
+
+@pytest.mark.slow
+def test_two_processes_validate_every_example_once(train: Runner) -> None:
+    """Distributed: each rank captions its share, and the scores are those of one process on the same weights."""
+    base = train("fit", "base", "--trainer.max_epochs=1") / "model"
+    alone = train("validate", "alone", f"--model.start_from={base}")
+    together = train.folder / "together"
+    command = [sys.executable, "scripts/train.py", "fit", "--config", str(train.folder / "tiny.yaml")]
+    command += [f"--trainer.default_root_dir={together}", f"--data.train={train.scenes}"]
+    command += [f"--data.cache_dir={train.folder / 'cache'}", f"--model.start_from={base}"]
+    command += ["--trainer.devices=2", "--model.optim.lr=0", "--trainer.max_epochs=1", "--data.vocabulary=keep"]
+    root = Path(__file__).parent.parent
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    captions = [
+        [json.loads(line)["caption"] for line in (folder / "captions_val.jsonl").read_text().splitlines()]
+        for folder in (alone, together)
+    ]
+    assert captions[0] == captions[1]
+    scores = json.loads((together / "model" / "scores.json").read_text())
+    expected = dict(
+        zip(*[line.split(",") for line in (alone / "metrics.csv").read_text().splitlines()[:2]], strict=True)
+    )
+    for name in ("val/BLEU-4", "val/CIDEr-D", "val/ROUGE-L", "val/distinct"):
+        assert scores[name] == pytest.approx(float(expected[name]), abs=1e-4)

@@ -19,35 +19,45 @@ class _Vector:
     bigrams: int
 
 
-def cider_d(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Mean over examples of ten times the mean over orders 1 to 4 and references of the clipped cosine of tf-idf.
+class CiderScorer:
+    """CIDEr-D of single captions against a corpus whose statistics are computed once.
 
-    ``hypotheses`` (B,) and ``references`` (B, any number) hold words separated by spaces. Document frequencies are
-    those of all B examples' references, so the score belongs to the whole corpus: it is no mean of parts, and one
-    example alone scores zero. Lengths are compared in bigrams, as in COCO's evaluation.
+    ``references`` (B, any number) hold words separated by spaces.
     """
-    counts = {text: Counter(ngrams(text.split())) for group in references for text in group}
-    documents = Counter(ngram for group in references for ngram in set().union(*(counts[text] for text in group)))
-    total = math.log(len(hypotheses))
-    idf = {ngram: total - math.log(frequency) for ngram, frequency in documents.items()}
 
-    def vector(count: Counter[tuple[str, ...]]) -> _Vector:
+    def __init__(self, references: Sequence[Sequence[str]]) -> None:
+        counts = {text: Counter(ngrams(text.split())) for group in references for text in group}
+        documents = Counter(ngram for group in references for ngram in set().union(*(counts[text] for text in group)))
+        self._total = math.log(len(references))
+        self._idf = {ngram: self._total - math.log(frequency) for ngram, frequency in documents.items()}
+        self._vectors = {text: self._vector(count) for text, count in counts.items()}
+        self._groups = [list(Counter(group).items()) for group in references]
+
+    def score(self, text: str, example: int) -> float:
+        """0 to 10: ten times the mean over orders 1 to 4 and the example's references of the clipped tf-idf cosine."""
+        guess = self._vectors.get(text) or self._vector(Counter(ngrams(text.split())))
+        group = self._groups[example]
+        return 10 * sum(n * _similarity(guess, self._vectors[t]) for t, n in group) / sum(n for _, n in group)
+
+    def _vector(self, count: Counter[tuple[str, ...]]) -> _Vector:
         weights, squares, bigrams = {}, [0.0] * MAX_ORDER, 0
         for ngram, frequency in count.items():
-            weight = weights[ngram] = frequency * idf.get(ngram, total)
+            weight = weights[ngram] = frequency * self._idf.get(ngram, self._total)
             squares[len(ngram) - 1] += weight * weight
             if len(ngram) == 2:
                 bigrams += frequency
         return _Vector(weights, [math.sqrt(square) for square in squares], bigrams)
 
-    vectors = {text: vector(count) for text, count in counts.items()}
-    texts = set(hypotheses)
-    guesses = {text: vectors.get(text) or vector(Counter(ngrams(text.split()))) for text in texts}
-    score = 0.0
-    for hypothesis, group in zip(hypotheses, references, strict=True):
-        guess = guesses[hypothesis]
-        score += sum(times * _similarity(guess, vectors[text]) for text, times in Counter(group).items()) / len(group)
-    return 10 * score / len(hypotheses)
+
+def cider_d(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """Mean over examples of :meth:`CiderScorer.score`.
+
+    ``hypotheses`` (B,) and ``references`` (B, any number) hold words separated by spaces. Document frequencies are
+    those of all B examples' references, so the score belongs to the whole corpus: it is no mean of parts, and one
+    example alone scores zero. Lengths are compared in bigrams, as in COCO's evaluation.
+    """
+    scorer = CiderScorer(references)
+    return sum(scorer.score(text, example) for example, text in enumerate(hypotheses)) / len(hypotheses)
 
 
 def _similarity(guess: _Vector, wanted: _Vector) -> float:

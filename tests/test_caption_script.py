@@ -1,0 +1,217 @@
+"""Captioning folders: one line for each image, nothing lost, nothing fatal."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from data.errors import UserError
+from pipeline.captioner import Captioner
+from pipeline.config import ContextConfig
+from scripts.caption import main
+from tests.helpers import real_data, tiny_captioner
+
+COLOURS = ("red", "green", "blue", "white", "black")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    tiny_captioner().save(folder)
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for index, colour in enumerate(COLOURS):
+        path = tmp_path / "photos" / ("deep" if index > 2 else "") / f"{colour}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (80, 60), colour).save(path)
+    return tmp_path / "photos"
+
+
+class Program:
+    """The program with one output file: its exit code, and the lines of the output and of the errors."""
+
+    def __init__(self, model: Path, output: Path) -> None:
+        self.model, self.output = model, output
+
+    def __call__(self, *arguments: str | Path) -> int:
+        given = ["--model", self.model, "--output", self.output, "--batch-size", "2", *arguments]
+        return main([str(argument) for argument in given])
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.output.read_text(encoding="utf-8").splitlines()]
+
+    @property
+    def errors(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.output.with_suffix(".errors.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def caption(model: Path, tmp_path: Path) -> Program:
+    return Program(model, tmp_path / "out" / "captions.jsonl")
+
+
+def test_every_image_gets_the_captioner_s_own_caption(caption: Program, photos: Path, model: Path) -> None:
+    assert caption(photos, "--dtype", "float32") == 0
+    files = ["blue.png", "deep/black.png", "deep/white.png", "green.png", "red.png"]
+    assert [line["file"] for line in caption.lines] == files
+    captioner = Captioner.from_pretrained(model, dtype=torch.float32)
+    for line, known in zip(caption.lines, captioner.caption([photos / file for file in files]), strict=True):
+        assert line["caption"] == known.text
+        assert line["score"] == pytest.approx(known.score, abs=2e-3)
+        assert set(line) == {"file", "caption", "score"}
+
+
+def test_unreadable_images_are_listed_and_not_fatal(
+    caption: Program, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "a_text.jpg").write_text("no image")
+    (photos / "gone.png").symlink_to(photos / "nowhere.png")
+    (photos / "cut.png").write_bytes((photos / "red.png").read_bytes()[:70])
+    assert caption(photos) == 3
+    assert [line["file"] for line in caption.errors] == ["a_text.jpg", "cut.png", "gone.png"]
+    assert all(line["error"] for line in caption.errors)
+    assert len(caption.lines) == 5
+    said = capsys.readouterr().err
+    assert "cannot read a_text.jpg: not an image" in said
+    assert "5 captioned, 3 failed" in said
+    for name in ("a_text.jpg", "gone.png", "cut.png"):
+        (photos / name).unlink()
+    assert caption(photos) == 0
+    assert not caption.output.with_suffix(".errors.jsonl").exists()
+
+
+def test_exit_code_where_nothing_can_be_captioned(caption: Program, tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_text("no image")
+    assert caption(tmp_path / "x.jpg") == 1
+
+
+def test_it_goes_on_where_it_was_stopped(
+    caption: Program, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls, original = [], Captioner.caption_tensors
+
+    def stop_at_the_third(self: Captioner, *arguments: Any, **more: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(self, *arguments, **more)
+
+    monkeypatch.setattr(Captioner, "caption_tensors", stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        caption(photos)
+    assert len(caption.lines) == 4
+    assert "4 captioned" in capsys.readouterr().err
+    with open(caption.output, "a") as file:
+        file.write('{"file": "cut o')
+    assert caption(photos) == 0
+    assert sorted(line["file"] for line in caption.lines) == sorted({line["file"] for line in caption.lines})
+    assert len(caption.lines) == 5
+    assert "resuming: 4 already in" in capsys.readouterr().err
+    assert len(calls) == 4
+    assert caption(photos) == 0
+    assert len(calls) == 4
+    assert caption(photos, "--overwrite") == 0
+    assert len(calls) == 7
+    assert len(caption.lines) == 5
+
+
+def test_a_file_of_another_kind_is_not_written_to(caption: Program, photos: Path) -> None:
+    caption.output = photos / "red.png"
+    before = caption.output.read_bytes()
+    with pytest.raises(UserError, match="cannot be read as JSON Lines"):
+        caption(photos)
+    assert caption.output.read_bytes() == before
+
+
+def test_search_settings_and_alternatives(caption: Program, photos: Path) -> None:
+    options = ("--beam-size", "4", "--num-captions", "3", "--max-length", "3", "--min-length", "3")
+    assert caption(photos / "red.png", *options, "--length-penalty", "0") == 0
+    line = caption.lines[0]
+    assert len(line["alternatives"]) == 2
+    scores = [line["score"], *(other["score"] for other in line["alternatives"])]
+    assert scores == sorted(scores, reverse=True)
+    assert len(line["caption"].split()) == 3
+    with pytest.raises(UserError, match="num_captions is 9"):
+        caption(photos, "--num-captions", "9")
+
+
+def test_context_for_all_and_for_each(caption: Program, photos: Path, tmp_path: Path) -> None:
+    assert caption(photos, "--context", "the left circle") == 0
+    assert {line["context"] for line in caption.lines} == {"the left circle"}
+    contexts = tmp_path / "contexts.jsonl"
+    contexts.write_text('{"file": "deep/white.png", "context": "two stars"}\n{"file": "red.png", "context": null}\n')
+    assert caption(photos, "--contexts", contexts, "--overwrite") == 0
+    assert {line["file"]: line.get("context") for line in caption.lines if "context" in line} == {
+        "deep/white.png": "two stars"
+    }
+    contexts.write_text('{"file": "other.png", "context": "x"}\n')
+    with pytest.raises(UserError, match=r"none of its files.*'other\.png'.*'blue\.png'"):
+        caption(photos, "--contexts", contexts)
+    contexts.write_text('{"image": "red.png"}\n')
+    with pytest.raises(UserError, match="line 1"):
+        caption(photos, "--contexts", contexts)
+
+
+def test_context_for_a_model_that_reads_none(caption: Program, photos: Path, tmp_path: Path) -> None:
+    caption.model = tmp_path / "blind"
+    tiny_captioner(context=ContextConfig(encoder="none")).save(caption.model)
+    with pytest.raises(UserError, match="reads no context"):
+        caption(photos, "--context", "red")
+    assert not caption.output.exists()
+
+
+def test_the_gallery_shows_what_this_run_and_earlier_ones_did(caption: Program, photos: Path, tmp_path: Path) -> None:
+    assert caption(photos / "deep", "--quiet") == 0
+    caption.output.write_text(caption.output.read_text().replace('"file": "', '"file": "deep/'))
+    (photos / "broken.png").write_text("no image")
+    assert caption(photos, "--gallery", tmp_path / "page" / "g.html") == 3
+    page = (tmp_path / "page" / "g.html").read_text(encoding="utf-8")
+    assert page.count('class="card') == 6
+    assert page.count("data:image/jpeg") == 5
+    assert "deep/white.png" in page
+    assert "not an image" in page
+
+
+def test_quiet_is_quiet(caption: Program, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert caption(photos, "--quiet") == 0
+    said = capsys.readouterr()
+    assert said.out + said.err == ""
+
+
+def test_a_device_that_is_not_there(caption: Program, photos: Path) -> None:
+    for device in ("cuda:99", "gpu"):
+        with pytest.raises(UserError, match=f"--device {device} cannot be used"):
+            caption(photos, "--device", device)
+
+
+def test_neither_lightning_nor_transformers_is_imported(caption: Program, photos: Path) -> None:
+    code = (
+        "import sys; from scripts.caption import main; main(sys.argv[1:]); "
+        "print(*(m for m in ('lightning', 'transformers', 'datasets', 'pandas') if m in sys.modules))"
+    )
+    given = [photos / "red.png", "--model", caption.model, "--output", caption.output]
+    done = subprocess.run([sys.executable, "-c", code, *map(str, given)], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
+    said = done.stderr.splitlines()
+    assert said[0].startswith("captions: 1/1")
+    assert said[1].startswith("1 captioned, 0 failed")
+    assert len(said) == 2
+    assert len(caption.lines) == 1
+
+
+@pytest.mark.slow
+def test_a_tar_of_real_photographs(caption: Program) -> None:
+    tar = real_data("rsicd") / "val-00000.tar"
+    assert caption(tar, "--beam-size", "1", "--max-length", "3", "--batch-size", "64") == 0
+    assert len(caption.lines) == 1094

@@ -1,0 +1,72 @@
+"""README's commands are executed as they stand, on small data."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data.scenes import render_scenes
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SMALLER = (  # the same command, on a network and a schedule for tests
+    "--trainer.max_epochs=1 --trainer.enable_progress_bar=false --model.model.backbone.name=test_efficientnet "
+    "--model.model.backbone.weights=random --model.model.backbone.image_size=64 --model.model.backbone.stage=null "
+    "--trainer.check_val_every_n_epoch=1 --data.batch_size=8 --data.cache_dir=cache"
+)
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    lines = [line.split("  #")[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [line for line in lines if line]
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = [line.split("#")[0].split()[1] for line in commands() if line.startswith("make ")]
+    assert targets[:2] == ["demo", "test"]
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+@pytest.mark.slow
+def test_every_command_runs(tmp_path: Path) -> None:
+    for name in ("scripts", "configs", "models"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    render_scenes(tmp_path / "my_images", train=16, val=4, test=4, size=64)
+    shutil.copytree(tmp_path / "my_images" / "val", tmp_path / "photos")
+    shutil.copytree(tmp_path / "my_images" / "val", tmp_path / "new_images")
+    ran = 0
+    for command in commands():
+        if not command.startswith(".venv/bin/python"):
+            continue
+        command = command.replace(".venv/bin/python", sys.executable)
+        if " fit " in command:
+            command += " " + SMALLER
+        done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        ran += 1
+    assert ran >= 5
+    assert len((tmp_path / "captions.jsonl").read_text().splitlines()) == 4
+
+
+def test_files_named_in_the_tree_exist() -> None:
+    tree = README.split("## Files")[1].split("```")[1]
+    for line in tree.strip().splitlines():
+        for name in re.split(r",\s*|\s{2,}", line)[:1]:
+            assert (ROOT / name.split()[0]).exists(), name
+
+
+def test_the_project_speaks_of_itself_alone() -> None:
+    """No path of one machine in anything that is shipped."""
+    pattern = re.compile(r"(?<![\w.])/(?:work|root|home)/[a-z]")
+    names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    texts = [ROOT / name for name in names if name.endswith((".py", ".md", ".yaml", ".toml", ".json", "Makefile"))]
+    found = [str(path) for path in texts if path.is_file() and pattern.search(path.read_text(encoding="utf-8"))]
+    assert not found or found == ["tests/test_readme.py"]

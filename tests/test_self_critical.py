@@ -1,0 +1,73 @@
+"""Sampled captions, their rewards, and that rewards rise."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from data.example import Example
+from pipeline.metrics.cider import CiderScorer, cider_d
+from pipeline.self_critical import SelfCritical
+from tests.helpers import tiny_captioner
+
+TEXTS = (
+    ("a red circle", "the red circle"),
+    ("two blue stars", "two stars"),
+    ("a large square on the left", "a square"),
+)
+EXAMPLES = [Example(str(index), (), captions=texts) for index, texts in enumerate(TEXTS)]
+
+
+def test_single_scores_average_to_the_corpus_score() -> None:
+    references = [list(texts) for texts in TEXTS]
+    hypotheses = ["a red circle", "two green stars", "square"]
+    scorer = CiderScorer(references)
+    mean = sum(scorer.score(text, index) for index, text in enumerate(hypotheses)) / 3
+    assert mean == pytest.approx(cider_d(hypotheses, references))
+    assert scorer.score("a red circle", 0) > scorer.score("a red circle", 1)
+
+
+def test_samples_end_and_are_padded() -> None:
+    captioner = tiny_captioner()
+    critic = SelfCritical(EXAMPLES, captioner.tokenizer, samples=4, max_length=6)
+    decoder = captioner.model.decoder.train()
+    memory = captioner.model.encode(regions=torch.randn(3, 16, captioner.model.backbone.num_channels))
+    tokens = critic.sample(decoder, memory)
+    assert decoder.training
+    assert tokens.shape[:2] == (3, 4)
+    assert tokens.shape[2] <= 8
+    for caption in tokens.flatten(0, 1).tolist():
+        assert caption[0] == captioner.tokenizer.bos_id
+        assert caption.count(captioner.tokenizer.eos_id) == 1
+        end = caption.index(captioner.tokenizer.eos_id)
+        assert set(caption[end + 1 :]) <= {captioner.tokenizer.pad_id}
+        assert not {0, 1, 3} & set(caption[1:end])
+
+
+def test_breaking_off_earns_less() -> None:
+    captioner = tiny_captioner()
+    critic = SelfCritical(EXAMPLES, captioner.tokenizer, samples=2, max_length=8)
+    tokenizer = captioner.tokenizer
+    whole, cut = (
+        tokenizer.encode_caption(text, 10) for text in ("a large square on the left", "a large square on the")
+    )
+    tokens = torch.zeros(1, 2, 8, dtype=torch.long)
+    tokens[0, 0, : len(whole)], tokens[0, 1, : len(cut)] = torch.tensor(whole), torch.tensor(cut)
+    rewards = critic.reward(tokens, torch.tensor([2]))
+    assert rewards[0, 0] > rewards[0, 1] > 0
+
+
+def test_training_raises_the_reward() -> None:
+    captioner = tiny_captioner()
+    model = captioner.model
+    critic = SelfCritical(EXAMPLES, captioner.tokenizer, samples=16, max_length=7)
+    regions, index = torch.randn(3, 16, model.backbone.num_channels), torch.arange(3)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 5e-3)
+    rewards = []
+    for _ in range(60):
+        loss, reward = critic.loss(model.decoder, model.encode(regions=regions), index)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        rewards.append(float(reward))
+    assert sum(rewards[-5:]) > 5 * sum(rewards[:5])
