@@ -6,9 +6,10 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import lightning as L
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -44,22 +45,16 @@ class TokenizerConfig:
 
 
 class ResumableLoader(DataLoader[Batch]):
-    """A loader that can go on in the middle of an epoch. The trainer tells its sampler which epoch it is.
+    """A loader that goes on in the middle of an epoch: its sampler skips what the trainer's progress says is done.
 
-    Args:
-        completed: how many batches of the current epoch have been trained on; what was fetched does not count.
+    The two methods tell the trainer that it may resume there; they have nothing to keep.
     """
 
-    def __init__(self, *args: Any, completed: Callable[[], int], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.completed = completed
-
     def state_dict(self) -> dict[str, int]:
-        return {"position": self.completed()}
+        return {}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        position = state["position"]
-        self.sampler.start = position if position < len(self) else 0  # type: ignore[attr-defined]
+        pass
 
 
 class CaptionData(L.LightningDataModule):
@@ -268,15 +263,16 @@ class CaptionData(L.LightningDataModule):
             seed=self.seed,
             rank=self._rank,
             world=self._world,
+            completed=lambda: self.trainer.fit_loop.epoch_loop.batch_progress.current.completed if self.trainer else 0,
         )
         workers = 0 if cached else self.workers
         return ResumableLoader(
             dataset,
             batch_size=None,
             sampler=sampler,
-            completed=lambda: self.trainer.fit_loop.epoch_loop.batch_progress.current.completed,  # type: ignore[union-attr]
             num_workers=workers,
             persistent_workers=workers > 0,
+            generator=torch.Generator(),  # a loader that draws from the global state would shift what follows
         )
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -291,7 +287,8 @@ class CaptionData(L.LightningDataModule):
         mine = [Draw(index, (0,), 0) for index in range(self._rank, len(dataset), self._world)]
         batches = [mine[at : at + self.eval_batch_size] for at in range(0, len(mine), self.eval_batch_size)]
         workers = 0 if isinstance(dataset.source, CachedRegions) else self.workers
-        return DataLoader(dataset, batch_size=None, sampler=batches, num_workers=workers)
+        generator = torch.Generator()
+        return DataLoader(dataset, batch_size=None, sampler=batches, num_workers=workers, generator=generator)
 
     @property
     def _rank(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -34,6 +34,7 @@ class CaptionBatchSampler:
 
     Args:
         variants: how many variants of each image there are; one is drawn for each example.
+        completed: how many batches of the epoch were trained on before the run was interrupted; they are skipped.
     """
 
     def __init__(
@@ -48,11 +49,13 @@ class CaptionBatchSampler:
         rank: int = 0,
         world: int = 1,
         window: int = 32,
+        completed: Callable[[], int] = lambda: 0,
     ) -> None:
         self.pools, self.batch_size, self.captions_per_image = pools, batch_size, captions_per_image
         self.paraphrases, self.variants, self.seed = paraphrases, variants, seed
         self.rank, self.world, self.window = rank, world, window
-        self.epoch, self.start = 0, 0
+        self.completed = completed
+        self.epoch = 0
 
     def __len__(self) -> int:
         return max(1, len(self.pools) // (self.batch_size * self.world))
@@ -63,8 +66,8 @@ class CaptionBatchSampler:
 
     def __iter__(self) -> Iterator[list[Draw]]:
         batches = self.plan(self.epoch)
-        start, self.start = self.start, 0
-        yield from batches[start:]
+        done = self.completed()
+        yield from batches[done if done < len(batches) else 0 :]
 
     def plan(self, epoch: int) -> list[list[Draw]]:
         """This rank's batches of an epoch."""

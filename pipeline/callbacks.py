@@ -44,7 +44,7 @@ class RandomState(Callback):
     def on_load_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         self.loaded = checkpoint.get("random_state")
 
-    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
         state = getattr(self, "loaded", None)
         if state is not None:
             torch.set_rng_state(state["cpu"].cpu())

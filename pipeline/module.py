@@ -54,7 +54,7 @@ class OptimConfig:
             about as much attention over a caption as any other.
         scheduled_sampling: probability, at the end of training, that an input word is the model's own guess; it rises
             from 0. Guesses come from a first parallel pass (Mihaylova & Martins 2019), so there is no loop over time.
-        self_critical: train on this many captions that the model samples of each image, rewarded by CIDEr-D, in place
+        self_critical: train on this many captions that the model samples of each image, rewarded by CIDEr-D and ROUGE-L, in place
             of the true ones (2 or more; for fine-tuning a trained model at a tenth of its rate). 0 is off.
     """
 
@@ -365,11 +365,17 @@ def doubly_stochastic(attention: Attention, mask: Tensor) -> Tensor:
 
 
 def fingerprint(backbone: Backbone, image: ImageConfig, dtype: torch.dtype) -> str:
-    """What cached regions depend on: the architecture, every weight, the transform and the precision."""
+    """What cached regions depend on: the architecture, every weight, the transform and the precision.
+
+    Weights count as they are in half precision, in which model folders store them: fine-tuning reuses the regions that
+    the first training computed.
+    """
     digest = hashlib.sha256()
     for name, value in backbone.net.state_dict().items():
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        value = value.detach().cpu()
+        value = value.half() + 0.0 if value.is_floating_point() else value  # -0.0 and 0.0 are the same weight
+        digest.update(value.contiguous().numpy().tobytes())
     settings = {"name": backbone.config.name, "stage": backbone.config.stage, "image": image.to_dict()}
     return json.dumps({**settings, "dtype": str(dtype), "weights": digest.hexdigest()}, sort_keys=True)
 

@@ -15,6 +15,7 @@ from data.tokenizer import CaptionTokenizer
 from pipeline.decoder import Decoder
 from pipeline.fusion import Memory
 from pipeline.metrics.cider import CiderScorer
+from pipeline.metrics.rouge import rouge_l_of
 
 END = "<eos>"
 
@@ -24,7 +25,7 @@ class SelfCritical:
 
     .. math:: \nabla L = -\sum_g (r_g - \bar r_{\setminus g}) \, \nabla \log p(w_g)
 
-    :math:`r_g` is the CIDEr-D of sample g, document frequencies being those of the training references, and
+    :math:`r_g` is CIDEr-D / 10 + ROUGE-L of sample g, document frequencies being those of the training references, and
     :math:`\bar r_{\setminus g}` the mean reward of the image's other samples. The end of a caption counts as a word, so
     that a caption that breaks off ("next to a") earns less.
     """
@@ -33,7 +34,9 @@ class SelfCritical:
         self, examples: Sequence[Example], tokenizer: CaptionTokenizer, *, samples: int, max_length: int
     ) -> None:
         self.tokenizer, self.samples, self.max_length = tokenizer, samples, max_length
-        self.scorer = CiderScorer([[self._text(tokenizer.encode(c)) for c in example.captions] for example in examples])
+        references = [[self._text(tokenizer.encode(caption)) for caption in example.captions] for example in examples]
+        self.scorer = CiderScorer(references)
+        self.references = [frozenset(group) for group in references]
 
     def loss(self, decoder: Decoder, memory: Memory, index: Tensor) -> tuple[Tensor, Tensor]:
         """For a memory of B examples, which are ``index`` (B,) of the training set: the loss, and the mean reward."""
@@ -74,15 +77,16 @@ class SelfCritical:
         return torch.stack(words, -1)
 
     def reward(self, tokens: Tensor, index: Tensor) -> Tensor:
-        """CIDEr-D of captions (B, G, T) of the examples ``index`` (B,): (B, G), 0 to 10."""
+        """CIDEr-D / 10 + ROUGE-L of captions (B, G, T) of the examples ``index`` (B,): (B, G), 0 to 2."""
         rewards = [
-            [self.scorer.score(self._text(self._words(caption)), example) for caption in captions]
+            [self._reward(caption[1 : caption.index(self.tokenizer.eos_id)], example) for caption in captions]
             for captions, example in zip(tokens.tolist(), index.tolist(), strict=True)
         ]
         return torch.tensor(rewards, device=tokens.device)
 
-    def _words(self, caption: list[int]) -> list[int]:
-        return caption[1 : caption.index(self.tokenizer.eos_id)]
+    def _reward(self, words: list[int], example: int) -> float:
+        text = self._text(words)
+        return self.scorer.score(text, example) / 10 + rouge_l_of(text, self.references[example])
 
     def _text(self, ids: list[int]) -> str:
         """Token ids as words of a text; their numbers do as well as their letters."""

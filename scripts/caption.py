@@ -9,6 +9,7 @@ Exit code: 0 all images are captioned, 1 none could be, 2 a mistake in the comma
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import time
@@ -201,7 +202,8 @@ def caption_ahead(
     """Batches of ``size`` images in order: those that could be read, with captions, and the others, with reasons.
 
     Every thread takes whole batches from file to words. On a CPU each computes alone, for threads that share every
-    layer wait for one another at each; on a GPU one computes while the others decode.
+    layer wait for one another at each; on a GPU one computes while the others decode. When interrupted,
+    batches under way are finished first.
     """
 
     def work(batch: Sequence[Listed]) -> tuple[list[tuple[Listed, Caption]], Failures]:
@@ -222,15 +224,21 @@ def caption_ahead(
         captions = captioner.caption_tensors([[tensor] for tensor in tensors], context, config)
         return list(zip(readable, captions, strict=True)), failures
 
+    size = min(size, math.ceil(len(images) / workers))  # a few images are shared out, too
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(max(1, threads // workers),))
     try:
         jobs = (pool.submit(work, images[at : at + size]) for at in range(0, len(images), size))
         waiting: deque[Future[tuple[list[tuple[Listed, Caption]], Failures]]] = deque(islice(jobs, workers + 1))
         while waiting:
-            result = waiting.popleft().result()
+            result = waiting[0].result()
+            waiting.popleft()
             waiting.extend(islice(jobs, 1))
             yield result
+    except KeyboardInterrupt:
+        pool.shutdown(cancel_futures=True)
+        yield from (job.result() for job in waiting if not (job.cancelled() or job.exception()))
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)

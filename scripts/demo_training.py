@@ -1,4 +1,4 @@
-"""The demo's training: ``scripts/train.py`` with its progress as one bar. Apart, as lightning is slow to import."""
+"""The demo's training: ``scripts/train.py`` with one bar. Apart from the demo, for lightning takes long to import."""
 
 from __future__ import annotations
 

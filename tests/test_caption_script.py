@@ -109,7 +109,7 @@ def test_it_goes_on_where_it_was_stopped(
 
     monkeypatch.setattr(Captioner, "caption_tensors", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
-        caption(photos)
+        caption(photos, "--workers", "1")
     assert len(caption.lines) == 4
     assert "4 captioned" in capsys.readouterr().err
     with open(caption.output, "a") as file:

@@ -30,12 +30,13 @@ def rouge_l(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> f
     ``hypotheses`` (B,) and ``references`` (B, any number) hold words separated by spaces. An empty text counts as one
     empty word, as in COCO's evaluation.
     """
-    score = lru_cache(maxsize=None)(_score)
+    score = lru_cache(maxsize=None)(rouge_l_of)
     pairs = zip(hypotheses, references, strict=True)
     return sum(score(hypothesis, frozenset(group)) for hypothesis, group in pairs) / len(hypotheses)
 
 
-def _score(hypothesis: str, group: frozenset[str]) -> float:
+def rouge_l_of(hypothesis: str, group: frozenset[str]) -> float:
+    """The F-score of one caption against one example's references, 0 to 1."""
     words = hypothesis.split() or [""]
     precision = recall = 0.0
     for reference in group:
