@@ -1,4 +1,4 @@
-"""Everything once, from nothing: ``make demo``, or ``python scripts/demo.py``. Under four minutes on two CPU cores.
+"""Everything once, from nothing: ``make demo``, or ``python scripts/demo.py``. Some minutes on two CPU cores.
 
 Draws the embedded data set, trains a captioner on it from scratch, captions the test scenes with and without the
 context that belongs to them, scores both, and leaves a model folder, captions and a gallery. Stopped at any moment and
