@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SMALLER = (  # the same command, on a network and a schedule for tests
     "--trainer.max_epochs=1 --trainer.enable_progress_bar=false --model.model.backbone.name=test_efficientnet "
-    "--model.model.backbone.weights=random --model.model.backbone.image_size=64 --model.model.backbone.stage=null "
+    "--model.model.backbone.weights=random --model.model.backbone.image_size=64 "
     "--trainer.check_val_every_n_epoch=1 --data.batch_size=8 --data.cache_dir=cache"
 )
 
