@@ -25,8 +25,9 @@ from data.errors import UserError
 from data.tokenizer import CaptionTokenizer
 from data.transforms import ImageConfig
 from pipeline.backbone import Backbone
-from pipeline.captioner import Captioner, fast_dtype, read_config, read_tensors, search_captions
+from pipeline.captioner import Captioner, fast_dtype, read_config, search_captions
 from pipeline.config import ModelConfig
+from pipeline.fine_tuning import start_model
 from pipeline.folding import inference_copy
 from pipeline.fusion import Attention, Memory
 from pipeline.generation import SearchConfig
@@ -379,31 +380,6 @@ def fingerprint(backbone: Backbone, image: ImageConfig, dtype: torch.dtype) -> s
         digest.update(value.contiguous().numpy().tobytes())
     settings = {"name": backbone.config.name, "stage": backbone.config.stage, "image": image.to_dict()}
     return json.dumps({**settings, "dtype": str(dtype), "weights": digest.hexdigest()}, sort_keys=True)
-
-
-def start_model(model: CaptionModel, folder: Path, old: CaptionTokenizer, new: CaptionTokenizer) -> str:
-    """Copy a model folder's weights into a model whose vocabulary and fields may differ; say in words what was done.
-
-    Rows of word tables are copied by token. Tensors that do not fit start afresh.
-    """
-    state = read_tensors(folder / "model.safetensors")
-    target = model.state_dict()
-    ids = {token: index for index, token in enumerate(old.vocab)}
-    shared = [(row, ids[token]) for row, token in enumerate(new.vocab) if token in ids]
-    rows, sources = (torch.tensor(values) for values in zip(*shared, strict=True))
-    copied, fresh = [], []
-    for name, value in target.items():
-        if name in ("decoder.embedding.weight", "decoder.bias", "context.embedding.weight") and name in state:
-            value[rows] = state[name][sources].to(value.dtype)
-            copied.append(name)
-        elif name in state and state[name].shape == value.shape:
-            value.copy_(state[name])
-            copied.append(name)
-        else:
-            fresh.append(name)
-    kept = f"{len(shared):,} of {len(new):,} words have their rows from {folder}"
-    afresh = f"; {len(fresh)} tensors start afresh: {', '.join(fresh[:5])}" if fresh else ""
-    return f"start from {folder}: {len(copied)} tensors copied; {kept}, {len(new) - len(shared):,} are new{afresh}."
 
 
 def describe(config: ModelConfig, optim: OptimConfig, search: SearchConfig) -> dict[str, Any]:
