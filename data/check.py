@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from data.check_report import Duplicate, Report, SplitCounts, Vocabulary
 from data.example import Example, ImageRef, decode_image
+from data.readers.splits import groups_in_two_splits
 
 MIN_FREQUENCIES = (1, 2, 3, 5, 10)
 SPLITS = ("train", "val", "test")
@@ -63,6 +64,7 @@ def check_examples(examples: Sequence[Example], *, progress: Callable[[int, int]
         width=_summary([image.size[0] for image in good]),
         height=_summary([image.size[1] for image in good]),
         missing_fields=_missing_fields(examples),
+        shared_groups=groups_in_two_splits(examples),
     )
 
 
@@ -132,10 +134,18 @@ def _vocabulary(counts: dict[str, Counter[str]]) -> tuple[Vocabulary, ...]:
     return tuple(rows)
 
 
-def _missing_fields(examples: Sequence[Example]) -> dict[str, int]:
-    names = dict.fromkeys(name for example in examples for name in (*example.numbers, *example.categories))
+def _missing_fields(examples: Sequence[Example]) -> dict[str, dict[str, int]]:
+    records = [{**example.numbers, **example.categories, **example.labels} for example in examples]
+    names = dict.fromkeys(name for record in records for name in record)
+    splits = sorted({example.split for example in examples}, key=SPLITS.index)
     return {
-        name: sum(example.numbers.get(name) is None and example.categories.get(name) is None for example in examples)
+        name: {
+            split: sum(
+                example.split == split and record.get(name) is None
+                for example, record in zip(examples, records, strict=True)
+            )
+            for split in splits
+        }
         for name in names
     }
 

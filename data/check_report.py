@@ -48,7 +48,8 @@ class Report:
     vocabulary: tuple[Vocabulary, ...]
     width: dict[str, float]  # min, median, max
     height: dict[str, float]
-    missing_fields: dict[str, int]  # number or category -> examples without it
+    missing_fields: dict[str, dict[str, int]]  # number, category or label -> split -> examples without it
+    shared_groups: dict[str, list[str]]  # patients or cases in more than one split, with those splits
 
     @property
     def leaks(self) -> tuple[Duplicate, ...]:
@@ -57,8 +58,8 @@ class Report:
 
     @property
     def clean(self) -> bool:
-        """No unreadable image, no empty caption, no image in two splits."""
-        return not (self.unreadable or self.empty_captions or self.leaks)
+        """No unreadable image, no empty caption, no image, patient or case in two splits."""
+        return not (self.unreadable or self.empty_captions or self.leaks or self.shared_groups)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, in types that JSON has."""
@@ -71,6 +72,9 @@ class Report:
         lines += _problem("unreadable images", [f"{file}: {reason}" for file, reason in self.unreadable], limit)
         lines += _problem("examples without a caption, or with an empty one", self.empty_captions, limit)
         lines += _problem("images in more than one split", [" = ".join(leak.examples) for leak in self.leaks], limit)
+        if self.shared_groups:
+            shared = [f"{group} ({', '.join(splits)})" for group, splits in self.shared_groups.items()]
+            lines += _problem("patients or cases in more than one split", shared, limit)
         lines.append(f"images repeated within a split: {len(within):,}")
         lines.append("clean" if self.clean else "problems found")
         return "\n".join(lines)
@@ -98,9 +102,9 @@ class Report:
             yield f"  N = {row.min_frequency:<3}{row.size:>9,} words   {shares}"
 
     def _fields(self) -> Iterator[str]:
-        total = sum(split.examples for split in self.splits.values())
         for name, missing in self.missing_fields.items():
-            yield f"field '{name}': missing in {missing:,} of {total:,} examples"
+            counts = (f"{split} {count:,} of {self.splits[split].examples:,}" for split, count in missing.items())
+            yield f"field '{name}': missing in {', '.join(counts)} examples"
 
 
 def _spell(summary: dict[str, float]) -> str:

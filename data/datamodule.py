@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,12 +15,13 @@ from torch.utils.data import DataLoader
 
 from data.context import ContextCollator, ContextFields
 from data.dataset import Batch, CachedRegions, CaptionDataset, ImageSource, LoadedImages
-from data.errors import UserError
+from data.errors import UserError, did_you_mean
 from data.example import Example
 from data.feature_cache import FeatureCache
 from data.feature_extraction import extract
 from data.readers import Fields, read_examples
-from data.sampler import CaptionBatchSampler, Draw
+from data.readers.splits import refuse_leaks
+from data.sampler import CaptionBatchSampler, Draw, balanced_weights
 from data.tokenizer import CaptionTokenizer
 from data.transforms import Augmentation, CropMode, ImageConfig, decode_for, eval_transform, train_transform
 
@@ -37,11 +38,13 @@ class TokenizerConfig:
         kind: ``word`` (lower case, no punctuation, as COCO scores them) or ``bpe`` (any text, exactly).
         min_frequency: words that occur less often in the training texts are unknown (word level).
         vocab_size: number of pieces (bpe).
+        sentences: full stops are words too (word level): for reports of several sentences.
     """
 
     kind: Literal["word", "bpe"] = "word"
     min_frequency: int = 2
     vocab_size: int = 8000
+    sentences: bool = False
 
 
 class ResumableLoader(DataLoader[Batch]):
@@ -74,6 +77,8 @@ class CaptionData(L.LightningDataModule):
         eval_batch_size: images at once in validation.
         captions_per_image: how many captions of each image a step trains on; they share the image's latents.
         paraphrases: probability that a paraphrase is trained on in place of a caption, where an example has some.
+        balance: labels (``Example.labels``) whose rare combinations are drawn more often: by one over the square root
+            of their count. An example without a label counts as a class of its own kind.
         augmentation: of training images. With a frozen backbone ``variants`` fixed draws of it are cached.
         variants: cached augmented versions of each training image besides the plain one (frozen backbone only).
         crop_mode: ``resize`` squashes the whole image into the input, ``crop`` takes the centre, ``pad`` adds a border.
@@ -97,6 +102,7 @@ class CaptionData(L.LightningDataModule):
         eval_batch_size: int = 64,
         captions_per_image: int = 2,
         paraphrases: float = 0.0,
+        balance: list[str] | None = None,
         augmentation: Augmentation | None = None,
         variants: int = 0,
         crop_mode: CropMode = "resize",
@@ -117,6 +123,7 @@ class CaptionData(L.LightningDataModule):
         self.tokenizer_config, self.vocabulary = tokenizer, vocabulary
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.captions_per_image, self.paraphrases = captions_per_image, paraphrases
+        self.balance = balance or []
         self.augmentation, self.variants, self.crop_mode = augmentation, variants, crop_mode
         self.cache_dir, self.workers, self.seed = Path(cache_dir).expanduser(), workers, seed
         self.examples: dict[str, list[Example]] = {}
@@ -130,6 +137,7 @@ class CaptionData(L.LightningDataModule):
         for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ()):
             if split not in self.examples:
                 self.examples[split] = self._read(split)
+        refuse_leaks((example for part in self.examples.values() for example in part), "data.train, data.val")
 
     def _read(self, split: str) -> list[Example]:
         own = self.sources[split]
@@ -139,7 +147,8 @@ class CaptionData(L.LightningDataModule):
         examples = read_examples(source, format=self.format, image_root=self.image_root, fields=self.fields)
         chosen = [example for example in examples if example.split == split]
         if own is not None and not chosen:
-            chosen = examples  # a source of its own is that split, whatever it calls itself
+            # A source of its own is that split, whatever it calls itself.
+            chosen = [replace(example, split=split) for example in examples]
         if not chosen:
             counts = {name: sum(e.split == name for e in examples) for name in sorted({e.split for e in examples})}
             have = ", ".join(f"{name} ({count})" for name, count in counts.items())
@@ -161,9 +170,13 @@ class CaptionData(L.LightningDataModule):
                 texts.append(example.context)
         config = self.tokenizer_config
         if base is not None and self.vocabulary == "extend":
-            return base.extend(texts, min_frequency=config.min_frequency)
+            return base.extend(texts, min_frequency=config.min_frequency, sentences=config.sentences)
         return CaptionTokenizer.train(
-            texts, kind=config.kind, min_frequency=config.min_frequency, vocab_size=config.vocab_size
+            texts,
+            kind=config.kind,
+            min_frequency=config.min_frequency,
+            vocab_size=config.vocab_size,
+            sentences=config.sentences,
         )
 
     def context_fields(self) -> ContextFields:
@@ -259,6 +272,7 @@ class CaptionData(L.LightningDataModule):
             batch_size=self.batch_size,
             captions_per_image=self.captions_per_image,
             paraphrases=self.paraphrases,
+            weights=self._balanced(dataset.examples),
             variants=self.variants + 1 if cached else 1,
             seed=self.seed,
             rank=self._rank,
@@ -274,6 +288,17 @@ class CaptionData(L.LightningDataModule):
             persistent_workers=workers > 0,
             generator=torch.Generator(),  # a loader that draws from the global state would shift what follows
         )
+
+    def _balanced(self, examples: list[Example]) -> list[float] | None:
+        known = sorted({name for example in examples for name in example.labels})
+        for name in self.balance:
+            if name not in known:
+                raise UserError(
+                    f"data.balance names '{name}', which no training example has.{did_you_mean(name, known)} "
+                    f"Labels: {', '.join(known) or 'none'}."
+                )
+        classes = [tuple(example.labels.get(name) for name in self.balance) for example in examples]
+        return balanced_weights(classes) if self.balance else None
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._eval_loader("val")

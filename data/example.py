@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from PIL import Image, ImageOps
 
+from data.medical.dicom import decode_dicom, is_dicom
+
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
@@ -46,6 +48,9 @@ class Example:
 
     ``captions`` are the references that scores are computed against. ``paraphrases`` are further texts that may be
     trained on and are never references. A context field that is absent or None is missing, which the model knows.
+    ``labels`` are classes that a label head may learn and balanced sampling may count (modality, plane, normal); never
+    inputs. ``views`` names the images, one each (``frontal``, ``lateral``), or is empty where nobody knows. ``group``
+    is the patient or case: the examples of one belong to one split.
     """
 
     id: str
@@ -56,10 +61,15 @@ class Example:
     numbers: Mapping[str, float | None] = field(default_factory=dict)
     categories: Mapping[str, str | None] = field(default_factory=dict)
     split: str = "train"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    views: tuple[str, ...] = ()
+    group: str | None = None
 
 
 def decode_image(encoded: bytes) -> Image.Image:
-    """Bytes to an RGB image turned by its EXIF orientation. Raises OSError for anything that is no image."""
+    """Bytes, DICOM included, to an RGB image turned by its EXIF orientation. Raises OSError for what is no image."""
+    if is_dicom(encoded):
+        return decode_dicom(encoded).convert("RGB")
     try:
         with Image.open(io.BytesIO(encoded)) as image:
             return to_rgb(image)

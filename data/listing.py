@@ -1,10 +1,9 @@
-"""The images that someone names: files, folders and all below them, tars; each with the name that it is shown by."""
+"""The images that someone names: files, folders and all below them, tars; found one by one, without opening any."""
 
 from __future__ import annotations
 
 import os
 import tarfile
-from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,42 +20,63 @@ SUFFIXES = IMAGE_SUFFIXES | {
 
 
 class Listed(NamedTuple):
-    """An image and its name, which no other image of the list has."""
+    """An image and the name it is shown by. ``error`` says why there is no image where one should be."""
 
     name: str
     image: ImageRef
+    error: str = ""
 
 
-def list_images(paths: str | Path | Sequence[str | Path]) -> list[Listed]:
-    """Every image that ``paths`` name, without opening any.
+def iter_images(paths: str | Path | Sequence[str | Path]) -> Iterator[Listed]:
+    """Every image that ``paths`` name, one at a time, in an order that depends on the names alone.
 
     Of a folder these are the images and tars in it and in all folders below it, links to folders included; of a tar,
     the images in it. Hidden files and folders are skipped, and every folder is entered once, so that links cannot lead
-    in circles. The images of a folder are sorted by name; a broken link or a folder that may not be read is listed as
-    an image, so that it is reported as one that cannot be read.
+    in circles. The images of a folder are sorted by their path in it; a broken link or a folder that may not be read is
+    listed as an image, and the rest of a tar that is cut off with an ``error``, so that each is reported.
 
     Args:
         paths: files, folders, tars and patterns such as ``photos/*.jpg``. Where one folder or tar is all that is given,
             its images are named by their path in it; otherwise names begin with the path as given, and an image in a
-            tar is ``x.tar:member``.
+            tar is ``x.tar:member``. What is named twice is listed twice.
 
     Raises:
-        UserError: for a path that does not exist, a tar that cannot be read, and where there are no images.
+        UserError: for a path that does not exist, and where there are no images.
     """
     expanded = expand_sources(paths)
-    images: dict[str, ImageRef] = {}
     for path in expanded:
-        inside = "" if len(expanded) == 1 else path
         existing(path, "image path")
-        for name, image in _list_one(path, inside):
-            images.setdefault(name, image)
-    if not images:
-        where = shorten(", ".join(f"'{path}'" for path in expanded))
-        raise UserError(
-            f"no images in {where}. Looked there and in all folders below, hidden ones aside, for "
-            f"{', '.join(sorted(SUFFIXES))}, and for .tar archives of them."
-        )
-    return [Listed(name, image) for name, image in images.items()]
+    found = False
+    for path in expanded:
+        for listed in list_path(path, "" if len(expanded) == 1 else path):
+            found = True
+            yield listed
+    if not found:
+        raise no_images(expanded)
+
+
+def no_images(paths: Sequence[str]) -> UserError:
+    """What is said where nothing was found."""
+    where = shorten(", ".join(f"'{path}'" for path in paths))
+    return UserError(
+        f"no images in {where}. Looked there and in all folders below, hidden ones aside, for "
+        f"{', '.join(sorted(SUFFIXES))}, and for .tar archives of them."
+    )
+
+
+def list_path(path: str, inside: str) -> Iterator[Listed]:
+    """The images of one path; ``inside`` is what names of images in a folder or tar begin with."""
+    if os.path.isdir(path):
+        for name in _walk(path):
+            shown, file = os.path.join(inside, name), os.path.join(path, name)
+            if name.lower().endswith(".tar") and os.path.isfile(file):
+                yield from _members(file, shown)
+            else:
+                yield Listed(shown, ImageRef(file))
+    elif path.lower().endswith(".tar"):
+        yield from _members(path, inside)
+    else:
+        yield Listed(path, ImageRef(path))
 
 
 def is_listed(name: str) -> bool:
@@ -65,44 +85,49 @@ def is_listed(name: str) -> bool:
     return os.path.splitext(base)[1].lower() in SUFFIXES and not base.startswith(".")
 
 
-def _list_one(path: str, inside: str) -> Iterator[tuple[str, ImageRef]]:
-    """Names and images of one path; ``inside`` is what names of images in a folder or tar begin with."""
-    if os.path.isdir(path):
-        for name in sorted(_walk(path)):
-            shown, file = os.path.join(inside, name), os.path.join(path, name)
-            if name.lower().endswith(".tar"):
-                yield from ((f"{shown}:{member}", image) for member, image in _members(file))
-            else:
-                yield shown, ImageRef(file)
-    elif path.lower().endswith(".tar"):
-        yield from ((f"{inside}:{member}" if inside else member, image) for member, image in _members(path))
-    else:
-        yield path, ImageRef(path)
-
-
 def _walk(root: str) -> Iterator[str]:
-    """Paths relative to ``root`` of the images and tars below it: real folders first, then what links lead to."""
+    """Paths relative to ``root`` of the images and tars below it, sorted; one folder's names are held at a time."""
+    top = os.path.realpath(root)
     seen: set[tuple[int, int]] = set()
-    links = deque([root])
-    unreadable: list[str] = []
-    while links:
-        for folder, folders, files in os.walk(links.popleft(), onerror=lambda e: unreadable.append(e.filename)):
+    waiting = [""]  # the next one last; folders end in "/", as they sort among the files
+    while waiting:
+        name = waiting.pop()
+        if name and not name.endswith("/"):
+            yield name
+            continue
+        folder = os.path.join(root, name)
+        try:
             status = os.stat(folder)
             if (status.st_dev, status.st_ino) in seen:
-                folders.clear()
                 continue
             seen.add((status.st_dev, status.st_ino))
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            links.extend(path for name in folders if os.path.islink(path := os.path.join(folder, name)))
-            for name in files:
-                path = os.path.join(folder, name)
-                wanted = is_listed(name) or (name.lower().endswith(".tar") and not name.startswith("."))
-                if wanted and (os.path.isfile(path) or not os.path.exists(path)):  # no pipes or devices
-                    yield os.path.relpath(path, root)
-    yield from (os.path.relpath(path, root) for path in unreadable)
+            waiting += [name + child for child in sorted(_wanted(folder, top), reverse=True)]
+        except OSError:
+            yield name.rstrip("/") or "."
 
 
-def _members(path: str) -> Iterator[tuple[str, ImageRef]]:
+def _wanted(folder: str, top: str) -> Iterator[str]:
+    """Names in a folder: images, tars, broken links, and folders with a final "/"."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if os.path.isdir(entry) if entry.is_symlink() else entry.is_dir():  # links may lead in a circle
+                if not (entry.is_symlink() and _is_met_anyway(entry.path, top)):
+                    yield entry.name + "/"
+            elif is_listed(entry.name) or entry.name.lower().endswith(".tar"):
+                broken = entry.is_symlink() and not os.path.exists(entry.path)
+                if broken or entry.is_file():  # no pipes or devices
+                    yield entry.name
+
+
+def _is_met_anyway(link: str, top: str) -> bool:
+    """Whether a link leads to a folder that is below ``top`` itself, and not hidden there."""
+    inside = os.path.relpath(os.path.realpath(link), top)
+    return not any(part.startswith(".") for part in inside.split(os.sep)) or inside == "."
+
+
+def _members(path: str, inside: str) -> Iterator[Listed]:
     """The images in a tar, in its order, by reading headers alone."""
     try:
         if os.path.getsize(path) % tarfile.BLOCKSIZE:
@@ -112,9 +137,12 @@ def _members(path: str) -> Iterator[tuple[str, ImageRef]]:
                 name = member.name.removeprefix("./")
                 hidden = any(part.startswith(".") for part in name.split("/"))
                 if member.isfile() and is_listed(name) and not hidden:
-                    yield name, ImageRef(path, offset=member.offset_data, size=member.size, name=name)
+                    image = ImageRef(path, offset=member.offset_data, size=member.size, name=name)
+                    yield Listed(f"{inside}:{name}" if inside else name, image)
+                archive.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
     except (tarfile.TarError, OSError) as error:
-        raise UserError(
-            f"{shorten(path)}: not a complete, uncompressed tar ({error}). Copy it again, or decompress it first: its "
-            "images are read at random."
-        ) from None
+        reason = (
+            f"not a complete, uncompressed tar ({error}). Copy it again, or decompress it first: its images are read "
+            "at random"
+        )
+        yield Listed(inside or path, ImageRef(path), reason)

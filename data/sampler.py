@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -33,6 +34,8 @@ class CaptionBatchSampler:
     of each batch sequence: all ranks have equally many.
 
     Args:
+        weights: how often each example is drawn, relative to the others: an epoch then draws as many examples as there
+            are, with repetition. None: each once.
         variants: how many variants of each image there are; one is drawn for each example.
         completed: how many batches of the epoch were trained on before the run was interrupted; they are skipped.
     """
@@ -44,6 +47,7 @@ class CaptionBatchSampler:
         batch_size: int,
         captions_per_image: int = 1,
         paraphrases: float = 0.0,
+        weights: Sequence[float] | None = None,
         variants: int = 1,
         seed: int = 0,
         rank: int = 0,
@@ -55,6 +59,7 @@ class CaptionBatchSampler:
         self.paraphrases, self.variants, self.seed = paraphrases, variants, seed
         self.rank, self.world, self.window = rank, world, window
         self.completed = completed
+        self.shares = None if weights is None else np.asarray(weights, dtype=float) / sum(weights)
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -73,7 +78,9 @@ class CaptionBatchSampler:
         """This rank's batches of an epoch."""
         random = np.random.default_rng((self.seed, epoch))
         draws, lengths = [], []
-        for index in random.permutation(len(self.pools)):
+        count = len(self.pools)
+        chosen = random.permutation(count) if self.shares is None else random.choice(count, count, p=self.shares)
+        for index in chosen:
             pool = self.pools[index]
             texts = self._texts(pool, random)
             both = pool.captions + pool.paraphrases
@@ -83,13 +90,13 @@ class CaptionBatchSampler:
             copies = -(-self.batch_size * self.world // len(draws)) if self.world > 1 else 1
             draws, lengths = draws * copies, lengths * copies
         step = self.batch_size * self.world
-        count = max(1, len(draws) // step)
+        batches = max(1, len(draws) // step)
         span = step * self.window
         order: list[int] = []
         for start in range(0, len(draws), span):
             chunk = list(range(start, min(start + span, len(draws))))
             order += sorted(chunk, key=lambda at: lengths[at])
-        groups = [order[at * step : (at + 1) * step] for at in range(count)]
+        groups = [order[at * step : (at + 1) * step] for at in range(batches)]
         random.shuffle(groups)
         return [[draws[at] for at in group[self.rank :: self.world]] for group in groups]
 
@@ -106,3 +113,13 @@ class CaptionBatchSampler:
                 chosen += [offset + int(at) for at in take]
                 wanted -= len(take)
         return tuple(chosen)
+
+
+def balanced_weights(classes: Sequence[Hashable]) -> list[float]:
+    """Weights of examples by how rare their class is: one over the square root of its count.
+
+    Between leaving the data as it is and making all classes equal, which would repeat the few examples of a rare one
+    until they are known by heart (Mahajan et al., ECCV 2018).
+    """
+    counts = Counter(classes)
+    return [counts[entry] ** -0.5 for entry in classes]

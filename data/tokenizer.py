@@ -6,10 +6,12 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from data.errors import UserError, did_you_mean
+from data.medical.report_text import DEID
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -19,9 +21,13 @@ Kind = Literal["word", "bpe"]
 KINDS: tuple[Kind, ...] = ("word", "bpe")
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<unk>")
 
+FULL_STOP = "."
+
 # A word is a run of letters and digits. Hyphens and apostrophes belong to it between letters ("t-junction", "it's"),
 # points and commas between digits ("3.5", "1,000"), a percent sign after one ("50%"). All else only separates words.
-WORD = r"[\p{L}\p{M}\p{N}]+(?:[-'][\p{L}\p{M}\p{N}]+|(?<=\p{N})[.,]\p{N}+)*(?:(?<=\p{N})%)?"
+WORD = r"<deid>|[\p{L}\p{M}\p{N}]+(?:[-'][\p{L}\p{M}\p{N}]+|(?<=\p{N})[.,]\p{N}+)*(?:(?<=\p{N})%)?"
+
+SENTENCE_END = r"|\.(?=\s|$)"  # with sentences, a full stop before a space is a word of its own
 
 BYTES = 256  # a byte-level vocabulary holds every byte, so nothing is ever unknown to it
 
@@ -31,6 +37,7 @@ class CaptionTokenizer:
 
     ``kind="word"``: lower-case words without punctuation, the text that COCO's metrics compare; unknown words become
     ``<unk>``. ``kind="bpe"``: pieces of UTF-8 bytes; case, punctuation and spaces survive, and nothing is unknown.
+    Words with ``sentences`` keep full stops, so that a report of several sentences can be read.
     """
 
     pad_id, bos_id, eos_id, unk_id = range(4)
@@ -44,7 +51,13 @@ class CaptionTokenizer:
 
     @classmethod
     def train(
-        cls, texts: Iterable[str], *, kind: Kind = "word", min_frequency: int = 1, vocab_size: int = 8000
+        cls,
+        texts: Iterable[str],
+        *,
+        kind: Kind = "word",
+        min_frequency: int = 1,
+        vocab_size: int = 8000,
+        sentences: bool = False,
     ) -> CaptionTokenizer:
         """A vocabulary of ``texts``, the same for the same texts.
 
@@ -53,12 +66,13 @@ class CaptionTokenizer:
             kind: ``"word"`` or ``"bpe"``.
             min_frequency: for words: how often a word must occur to get an id. Ids go by frequency, then alphabet.
             vocab_size: for BPE: the number of ids, special tokens included.
+            sentences: for words: a full stop that ends a sentence is one too. (BPE keeps all punctuation anyway.)
 
         Raises:
             UserError: unknown kind, a vocabulary too small, or texts that hold no words.
         """
         if kind == "word":
-            return cls(_train_words(texts, min_frequency))
+            return cls(_train_words(texts, min_frequency, sentences))
         if kind == "bpe":
             return cls(_train_bpe(texts, vocab_size))
         raise UserError(f"unknown tokenizer kind '{kind}'; kinds are {', '.join(KINDS)}.{did_you_mean(kind, KINDS)}")
@@ -99,8 +113,10 @@ class CaptionTokenizer:
         part.write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
         os.replace(part, path)
 
-    def extend(self, texts: Iterable[str], *, min_frequency: int = 1) -> CaptionTokenizer:
+    def extend(self, texts: Iterable[str], *, min_frequency: int = 1, sentences: bool = False) -> CaptionTokenizer:
         """The same words with the same ids, and after them the new words of ``texts``, by frequency, then alphabet.
+
+        With ``sentences``, or where this tokenizer has them, full stops are words.
 
         Raises:
             UserError: for BPE, whose merges cannot grow without changing how known text is split.
@@ -111,9 +127,10 @@ class CaptionTokenizer:
                 "extension, for it can write any text; keep it, or train a new one and a new model"
             )
         known = set(self.vocab)
-        counts = _count_words(self._tokenizer, texts)
+        sentences = sentences or FULL_STOP in known
+        counts = _count_words(_word_tokenizer(self.vocab, sentences), texts)
         new = [word for word in _frequent(counts, min_frequency) if word not in known]
-        return type(self)(_word_tokenizer([*self.vocab, *new]))
+        return type(self)(_word_tokenizer([*self.vocab, *new], sentences))
 
     def encode(self, text: str, *, max_length: int | None = None) -> list[int]:
         """The ids of ``text`` alone, without ``<bos>`` and ``<eos>``, at most ``max_length`` of them."""
@@ -127,7 +144,7 @@ class CaptionTokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ``ids`` up to the first ``<eos>``, without special tokens; ``<unk>`` is left out too.
 
-        Words are joined by a space. BPE returns the encoded text exactly.
+        Words are joined by a space, full stops to the word before. BPE returns the encoded text exactly.
         """
         kept = []
         for i in map(int, ids):
@@ -135,7 +152,9 @@ class CaptionTokenizer:
                 break
             if i >= len(SPECIAL_TOKENS):
                 kept.append(i)
-        return " ".join(self.vocab[i] for i in kept) if self.kind == "word" else self._tokenizer.decode(kept)
+        if self.kind == "bpe":
+            return self._tokenizer.decode(kept)
+        return " ".join(self.vocab[i] for i in kept).replace(f" {FULL_STOP}", FULL_STOP)
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
         """One readable string for each id, special tokens included. BPE pieces keep the space before them."""
@@ -143,10 +162,25 @@ class CaptionTokenizer:
             return [self.vocab[i] for i in map(int, ids)]
         return [self._tokenizer.decode([i], skip_special_tokens=False) for i in map(int, ids)]
 
+    def pieces(self) -> list[bytes]:
+        """The UTF-8 bytes that each id adds to a text: of BPE, whose pieces may hold parts of a character.
+
+        Special tokens add nothing.
+        """
+        assert self.kind == "bpe"
+        special = range(len(SPECIAL_TOKENS))
+        return [b"" if i in special else _piece_bytes(piece) for i, piece in enumerate(self.vocab)]
+
     def token_to_id(self, token: str) -> int | None:
         """The id of a token as :attr:`vocab` writes it, or None."""
         i: int | None = self._tokenizer.token_to_id(token)
         return i
+
+    @property
+    def never_generated(self) -> tuple[int, ...]:
+        """Ids that are no text to write: ``<pad>``, ``<bos>``, ``<unk>``, and ``<deid>`` where there is one."""
+        deid = self.token_to_id(DEID)
+        return (self.pad_id, self.bos_id, self.unk_id, *(() if deid is None else (deid,)))
 
     @property
     def content_hash(self) -> str:
@@ -163,14 +197,27 @@ class CaptionTokenizer:
         return _from_str, (self._tokenizer.to_str(),)
 
 
+@lru_cache(maxsize=1)
+def _byte_letters() -> dict[str, int]:
+    """The letter that stands for each byte in a byte-level vocabulary (GPT-2's table): itself where it is printable."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    other = [byte for byte in range(BYTES) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(BYTES + place): byte for place, byte in enumerate(other)}
+
+
+def _piece_bytes(piece: str) -> bytes:
+    letters = _byte_letters()
+    return b"".join(bytes([letters[letter]]) if letter in letters else letter.encode() for letter in piece)
+
+
 def _from_str(content: str) -> CaptionTokenizer:
     from tokenizers import Tokenizer
 
     return CaptionTokenizer(Tokenizer.from_str(content))
 
 
-def _word_tokenizer(vocab: Sequence[str]) -> Any:
-    """A tokenizer of lower-case words without punctuation, whose ids are the places in ``vocab``."""
+def _word_tokenizer(vocab: Sequence[str], sentences: bool = False) -> Any:
+    """A tokenizer of lower-case words, with full stops for ``sentences``, whose ids are the places in ``vocab``."""
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocab)}, unk_token=SPECIAL_TOKENS[3]))
@@ -182,14 +229,15 @@ def _word_tokenizer(vocab: Sequence[str]) -> Any:
             normalizers.Replace(Regex("[\u2010\u2011]"), "-"),  # the typographic hyphens
         ]
     )
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(WORD), "removed", invert=True)
+    pattern = WORD + SENTENCE_END if sentences else WORD
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "removed", invert=True)
     tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
     return tokenizer
 
 
-def _train_words(texts: Iterable[str], min_frequency: int) -> Any:
-    counts = _count_words(_word_tokenizer(SPECIAL_TOKENS), texts)
-    if not counts:
+def _train_words(texts: Iterable[str], min_frequency: int, sentences: bool) -> Any:
+    counts = _count_words(_word_tokenizer(SPECIAL_TOKENS, sentences), texts)
+    if not counts.keys() - {FULL_STOP, DEID}:
         raise UserError("the captions hold no words to make a vocabulary of: all are empty or only punctuation")
     words = _frequent(counts, min_frequency)
     if not words:
@@ -197,7 +245,7 @@ def _train_words(texts: Iterable[str], min_frequency: int) -> Any:
             f"no word occurs {min_frequency} times; the most frequent occurs {max(counts.values())} times. "
             "Lower min_frequency, or give more captions"
         )
-    return _word_tokenizer([*SPECIAL_TOKENS, *words])
+    return _word_tokenizer([*SPECIAL_TOKENS, *words], sentences)
 
 
 def _count_words(tokenizer: Any, texts: Iterable[str]) -> Counter[str]:
@@ -215,7 +263,7 @@ def _frequent(counts: Counter[str], min_frequency: int) -> list[str]:
 
 
 def _train_bpe(texts: Iterable[str], vocab_size: int) -> Any:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     smallest = len(SPECIAL_TOKENS) + BYTES
     if vocab_size < smallest:
@@ -223,19 +271,22 @@ def _train_bpe(texts: Iterable[str], vocab_size: int) -> Any:
             f"vocab_size={vocab_size} is too small for BPE: {len(SPECIAL_TOKENS)} special tokens and {BYTES} bytes "
             f"need at least {smallest}"
         )
-    kept = [text for text in texts if any(map(str.isalnum, text))]
+    kept = [text for text in texts if any(map(str.isalnum, text.replace(DEID, "")))]
     if not kept:
         raise UserError("the captions hold no words to make a vocabulary of: all are empty or only punctuation")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    deid = any(DEID in text for text in kept)
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
+        vocab_size=vocab_size - deid,
         special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     # Threads here would make the library warn at the first data-loading process that forks later.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    tokenizer.train_from_iterator(kept, trainer)
+    tokenizer.train_from_iterator((text.replace(DEID, " ") for text in kept), trainer)
+    if deid:
+        tokenizer.add_tokens([AddedToken(DEID, normalized=False)])
     return tokenizer

@@ -18,7 +18,8 @@ from PIL import Image, ImageEnhance
 from torch import Tensor
 
 from data.errors import UserError, did_you_mean
-from data.example import ImageRef, to_rgb
+from data.example import ImageRef, decode_image, to_rgb
+from data.medical.dicom import is_dicom
 
 CropMode = Literal["resize", "crop", "pad"]
 
@@ -157,6 +158,8 @@ def decode_for(encoded: bytes, config: ImageConfig) -> Image.Image:
     Raises:
         OSError: for anything that is no image.
     """
+    if is_dicom(encoded):
+        return decode_image(encoded)
     side = math.ceil(DRAFT_MARGIN * max(config.size))
     try:
         with Image.open(io.BytesIO(encoded)) as image:

@@ -10,13 +10,16 @@ import re
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from data.errors import UserError, did_you_mean
 from pipeline.config import BackboneConfig
+from pipeline.lazy_compiler import compiler_on_demand
+
+with compiler_on_demand():
+    import timm
 
 
 class Backbone(nn.Module):
@@ -33,19 +36,20 @@ class Backbone(nn.Module):
         self.config = config
         self.net = _create(config)
         self.data_config: dict[str, Any] = timm.data.resolve_model_data_config(self.net)
+        _, height, width = self.data_config["input_size"]
         if config.image_size:
-            self.data_config["input_size"] = (3, config.image_size, config.image_size)
+            height = width = config.image_size
+        self.data_config["input_size"] = (config.in_chans, height, width)
         if load_weights:
             load_weights_into(self.net, config)
         if config.stage is not None:
             self.net = timm.models.FeatureListNet(self.net, out_indices=(config.stage,), flatten_sequential=True)
         self.net.to(memory_format=torch.channels_last)
         self._freeze()
-        _, height, width = self.data_config["input_size"]
         training = self.training
         self.eval()
         with torch.inference_mode():
-            shape = self._features(torch.zeros(1, 3, height, width)).shape
+            shape = self._features(torch.zeros(1, config.in_chans, height, width)).shape
         self.train(training)
         if len(shape) != 4:
             raise UserError(
@@ -59,7 +63,7 @@ class Backbone(nn.Module):
         return self.config.trainable == "none"
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (B, V, 3, H, W) to regions (B, V * h * w, C)."""
+        """Normalised images (B, V, 3 or 1, H, W) to regions (B, V * h * w, C)."""
         views = images.shape[1]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features = self._features(images.flatten(0, 1).contiguous(memory_format=torch.channels_last))
@@ -102,7 +106,9 @@ def _create(config: BackboneConfig) -> nn.Module:
     if not timm.is_model(config.name.split("/")[-1].split(".")[0]):
         hint = did_you_mean(config.name, timm.list_models())
         raise UserError(f"backbone.name '{config.name}' is no timm model.{hint} List them with timm.list_models().")
-    return timm.create_model(config.name, pretrained=False, num_classes=0)
+    if config.in_chans not in (1, 3):
+        raise UserError(f"backbone.in_chans is {config.in_chans}: it is 3 (colour) or 1 (grey).")
+    return timm.create_model(config.name, pretrained=False, num_classes=0, in_chans=config.in_chans)
 
 
 def load_weights_into(net: nn.Module, config: BackboneConfig) -> None:
@@ -116,7 +122,7 @@ def load_weights_into(net: nn.Module, config: BackboneConfig) -> None:
             return
     if config.weights in ("auto", "timm"):
         try:
-            pretrained = timm.create_model(config.name, pretrained=True, num_classes=0)
+            pretrained = timm.create_model(config.name, pretrained=True, num_classes=0, in_chans=config.in_chans)
         except Exception as error:
             raise UserError(
                 f"no weights for backbone '{config.name}': timm's hub did not give them ({type(error).__name__}). "
@@ -156,14 +162,27 @@ def _load_file(net: nn.Module, path: Path, *, in_order: bool) -> None:
         state = state.get("state_dict", state)
     target = net.state_dict()
     if in_order:
-        tensors = list(state.values())[: len(target)]
+        tensors = _as_many_channels(list(state.values())[: len(target)], list(target.values()))
         shapes_agree = len(tensors) == len(target) and all(
             a.shape == b.shape for a, b in zip(tensors, target.values(), strict=True)
         )
         if not shapes_agree:
             raise UserError(f"{path} does not fit the backbone: its tensors have other shapes.")
         state = dict(zip(target, tensors, strict=True))
+    else:
+        held = {name: state[name] for name in target if name in state}
+        state = dict(zip(held, _as_many_channels(list(held.values()), [target[name] for name in held]), strict=True))
     missing = [name for name in target if name not in state or state[name].shape != target[name].shape]
     if missing:
         raise UserError(f"{path} does not fit the backbone: {len(missing)} tensors are missing, first '{missing[0]}'.")
     net.load_state_dict({name: state[name] for name in target})
+
+
+def _as_many_channels(tensors: list[Tensor], like: list[Tensor]) -> list[Tensor]:
+    """Convolutions over colours summed to one over grey values, where ``like`` has such."""
+    return [
+        tensor.sum(1, keepdim=True)
+        if tensor.ndim == 4 and tensor.shape[1] == 3 and target.shape == (tensor.shape[0], 1, *tensor.shape[2:])
+        else tensor
+        for tensor, target in zip(tensors, like, strict=False)
+    ]

@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from pipeline.captioner import Captioner
@@ -66,17 +67,18 @@ class ModelFolder(Callback):
 
     Args:
         half: store weights in half precision.
+        notice: terms of the data, and what else the model card has to say under limits.
     """
 
-    def __init__(self, half: bool = True) -> None:
-        self.half = half
+    def __init__(self, half: bool = True, notice: str = "") -> None:
+        self.half, self.notice = half, notice
         self.folder: Path | None = None
 
     def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._write(trainer, module)
 
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt):
+        if isinstance(exception, KeyboardInterrupt | SIGTERMException):
             self._write(trainer, module)
 
     def _write(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -104,6 +106,7 @@ class ModelFolder(Callback):
             settings=describe(module.config, module.optim, module.search),
             epochs=trainer.current_epoch,
             started=module.started,
+            notice=self.notice,
         )
         captioner.save(self.folder, half=self.half, card=card)
         if scores:

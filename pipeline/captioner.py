@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,16 +18,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from data.context import ContextBatch, ContextCollator, ContextFields, load_context_tokenizer
-from data.errors import UserError, did_you_mean
+from data.errors import UserError
 from data.example import ImageRef, to_rgb
 from data.tokenizer import CaptionTokenizer
 from data.transforms import ImageConfig, eval_transform
 from pipeline.backbone import Backbone
+from pipeline.caption_search import search_captions
 from pipeline.config import ModelConfig
 from pipeline.folding import inference_copy
-from pipeline.fusion import Attention, Memory
-from pipeline.generation import Hypothesis, SearchConfig, beam_search
+from pipeline.fusion import Memory
+from pipeline.generation import Hypothesis
 from pipeline.model import CaptionModel
+from pipeline.search_config import SearchConfig
+from pipeline.wording import resolve, word_probabilities
 
 FORMAT_VERSION = 1
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
@@ -47,6 +52,7 @@ class Caption:
         visual_attention: on request, (len(tokens), visual heads, views, h, w): where each head looked for each token.
         text_attention: on request, for each token (text heads, context positions + words written).
         alternatives: the next best captions, when more than one was asked for.
+        words: each word with its probability, given those before it; of pieces (BPE), the product of theirs.
     """
 
     text: str
@@ -56,6 +62,14 @@ class Caption:
     visual_attention: Tensor | None = None
     text_attention: list[Tensor] | None = None
     alternatives: list[Caption] = field(default_factory=list)
+    labels: dict[str, str] = field(default_factory=dict)
+    label_scores: dict[str, float] = field(default_factory=dict)
+    words: list[tuple[str, float]] = field(default_factory=list)
+
+    @property
+    def confidence(self) -> float:
+        """The geometric mean of the probabilities of all tokens, the end included: 0 to 1."""
+        return math.exp(sum(self.token_scores) / max(len(self.token_scores), 1))
 
 
 class Captioner:
@@ -99,11 +113,22 @@ class Captioner:
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+        cls,
+        folder: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | None = None,
+        heads: str | None = None,
     ) -> Captioner:
-        """Load a model folder. ``dtype`` is what the CNN computes in: bfloat16 where the processor has it, by default.
+        """Load a model folder.
 
-        Raises UserError for a folder that lacks a file, comes from another version, or does not fit its own config.
+        Args:
+            dtype: what the CNN computes in; by default bfloat16 where the processor has it.
+            heads: a head budget such as "1+1": only the first visual + text heads are kept (all, by default).
+
+        Raises:
+            UserError: the folder lacks a file, comes from another version, does not fit its own config, or has fewer
+                heads.
         """
         folder = Path(folder)
         config = read_config(folder)
@@ -116,13 +141,19 @@ class Captioner:
         context_folder = folder / CONTEXT_ENCODER
         if model_config.context.encoder == CONTEXT_ENCODER:
             model_config.context.encoder = str(context_folder)
-        model = CaptionModel(model_config, vocab_size=len(tokenizer), fields=fields, load_weights=False)
+        model = CaptionModel(
+            model_config, vocab_size=len(tokenizer), fields=fields, labels=config.get("labels"), load_weights=False
+        )
         load_state(model, read_tensors(folder / "model.safetensors"), folder)
+        if heads is not None:
+            from pipeline.heads.prune import parse_budget, set_budget
+
+            set_budget(model, *parse_budget(heads))
         captioner = cls(
             model.to(device),
             tokenizer=tokenizer,
             image=ImageConfig.from_dict(config["image"]),
-            search=SearchConfig(**config["search"]),
+            search=SearchConfig.from_dict(config["search"]),
             context_tokenizer=load_context_tokenizer(context_folder) if context_folder.is_dir() else None,
         )
         captioner.dtype = dtype or fast_dtype(captioner.device)
@@ -157,6 +188,7 @@ class Captioner:
             "version": FORMAT_VERSION,
             "model": settings,
             "fields": {"numbers": fields.numbers, "categories": fields.categories},
+            **({"labels": self.model.labels.classes} if self.model.labels is not None else {}),
             "image": self.image.to_dict(),
             "search": self.search.to_dict(),
         }
@@ -209,13 +241,14 @@ class Captioner:
         return captions
 
     def search_config(self, **changes: Any) -> SearchConfig:
-        """The model's own search settings with some changed."""
-        for name in changes:
-            if name not in SearchConfig.__dataclass_fields__:
-                raise UserError(
-                    f"unknown search setting '{name}'.{did_you_mean(name, SearchConfig.__dataclass_fields__)}"
-                )
-        return replace(self.search, **changes)
+        """The model's own search settings with some changed, for which see :class:`SearchConfig`.
+
+        Raises UserError for settings that do not exist or contradict each other, and for required words that the model
+        does not know.
+        """
+        config = self.search.changed(**changes)
+        resolve(config, self.tokenizer)
+        return config
 
     def caption_tensors(
         self,
@@ -226,10 +259,18 @@ class Captioner:
         return_attention: bool = False,
     ) -> list[Caption]:
         """Caption transformed images: for each example its views, each (3, H, W)."""
+        seeds = [pixel_seed(example) for example in views] if config.sample else None
         with torch.inference_mode():
             memory = self.encode(views, context)
-            found = search_captions(self.model, memory, self.tokenizer, config, keep_attention=return_attention)
-        return [self._caption(hypotheses) for hypotheses in found]
+            found = search_captions(
+                self.model, memory, self.tokenizer, config, seeds=seeds, keep_attention=return_attention
+            )
+            captions = [self._caption(hypotheses) for hypotheses in found]
+            if self.model.labels is not None and memory.pooled is not None:
+                for caption, guess in zip(captions, self.model.labels.predict(memory.pooled), strict=True):
+                    caption.labels = {name: value for name, (value, _) in guess.items()}
+                    caption.label_scores = {name: round(share, 4) for name, (_, share) in guess.items()}
+        return captions
 
     def encode(self, views: list[list[Tensor]], context: ContextBatch | None) -> Memory:
         """Views and context to the memory that words are written from. The CNN runs on existing views only."""
@@ -279,57 +320,18 @@ class Captioner:
                     hypothesis.token_scores,
                     visual,
                     text,
+                    words=word_probabilities(self.tokenizer, hypothesis),
                 )
             )
         return replace(captions[0], alternatives=captions[1:])
 
 
-class _AttentionOfStep:
-    """Attention of one step, indexed by (row, beam): (visual (H_v, N), text (H_t, M + W))."""
-
-    def __init__(self, attention: Attention) -> None:
-        self.attention = attention
-
-    def __getitem__(self, index: tuple[int, int]) -> tuple[Tensor | None, Tensor | None]:
-        visual, text = self.attention.visual, self.attention.text
-        return (
-            None if visual is None else visual[index][0].cpu(),
-            None if text is None else text[index][0].cpu(),
-        )
-
-
-def search_captions(
-    model: CaptionModel,
-    memory: Memory,
-    tokenizer: CaptionTokenizer,
-    config: SearchConfig,
-    *,
-    keep_attention: bool = False,
-) -> list[list[Hypothesis]]:
-    """Beam search over a memory: beams are extra queries, and the memory is narrowed only when examples are done."""
-    device = memory.summary.device
-    rows = memory, torch.arange(len(memory.summary), device=device)
-
-    def step(tokens: Tensor, state: Any, ids: Tensor) -> tuple[Tensor, Any, Any]:
-        nonlocal rows
-        current, current_ids = rows
-        if len(ids) < len(current_ids):
-            kept = torch.isin(current_ids, ids).nonzero().squeeze(1)
-            rows = current, current_ids = current.select(kept), ids
-        logits, state, attention = model.decoder.step(tokens, current, state)
-        return logits, state, _AttentionOfStep(attention) if keep_attention else None
-
-    return beam_search(
-        step,
-        model.decoder.start(memory),
-        batch=len(memory.summary),
-        config=config,
-        bos=tokenizer.bos_id,
-        eos=tokenizer.eos_id,
-        suppress=(tokenizer.pad_id, tokenizer.bos_id, tokenizer.unk_id),
-        device=device,
-        keep_attention=keep_attention,
-    )
+def pixel_seed(views: Sequence[Tensor]) -> int:
+    """A number of what the views show: with it an image is sampled alike in any batch, place and run."""
+    digest = 0
+    for view in views:
+        digest = zlib.crc32(view.cpu().contiguous().numpy().data, digest)
+    return digest
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:

@@ -24,6 +24,7 @@ def model_card(
     settings: Mapping[str, Any],
     epochs: int,
     started: str = "",
+    notice: str = "",
 ) -> str:
     """The card's text in Markdown.
 
@@ -32,6 +33,7 @@ def model_card(
         source: where each split came from; only file names are told, no folders of the machine.
         scores: what validation measured, by name.
         settings: of model, optimiser and search.
+        notice: terms of the data, and whatever else its users have to know, for the section on limits.
     """
     parameters = sum(parameter.numel() for parameter in captioner.model.parameters())
     backbone = captioner.model.config.backbone
@@ -44,19 +46,28 @@ def model_card(
         *(f"number `{name}`" for name in fields.numbers),
         *(f"category `{name}`" for name in fields.categories),
     ]
+    head = captioner.model.labels
+    labels = f" Beside the caption it predicts {', '.join(head.classes)} from the image." if head is not None else ""
     return f"""# latentcap model
 
 Captions images with a {backbone.name} backbone ({captioner.image.size[0]} x {captioner.image.size[1]} pixels),
 multi-head latent attention with {captioner.model.config.fusion.visual_heads} visual and
 {captioner.model.config.fusion.text_heads} text heads, and an LSTM decoder: {parameters / 1e6:.1f} M parameters,
-{len(captioner.tokenizer):,} words. Context it reads: {", ".join(filter(None, knows)) or "none"}.
+{len(captioner.tokenizer):,} words. Context it reads: {", ".join(filter(None, knows)) or "none"}.{labels}
 
 ```python
 from pipeline import Captioner
 
 captioner = Captioner.from_pretrained("FOLDER")
 print(captioner.caption(["image.jpg"], beam_size={captioner.search.beam_size})[0].text)
+for word, probability in captioner.caption(["image.jpg"], no_repeat_ngram=3, bad_endings="english")[0].words:
+    print(word, round(probability, 2))
+several = captioner.caption(["image.jpg"], beam_size=6, beam_groups=3, num_captions=3)  # three that differ
+samples = captioner.caption(["image.jpg"], sample=True, temperature=0.8, top_p=0.9, seed=1, num_captions=3)
 ```
+
+On the command line: `python scripts/caption.py photos/ --model FOLDER --output captions.jsonl --bad-endings english`;
+its `--help` has all settings of the search (`max_length`, `length_penalty`, `forbidden_words`, `required_words`, ...).
 
 ## Data
 
@@ -88,7 +99,8 @@ captions. Validation chose the epoch, so these are not test scores.
 
 It describes what its training captions described, in their words, and nothing else. It repeats their errors and
 biases. Images unlike the training images get fluent and wrong captions; `score` is a weak sign of that. The data's
-terms apply to the model too. Not for decisions about people, and not for clinical use.
+terms apply to the model too. For research: not for decisions about people, and not for clinical use.
+{notice}
 """
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 from data.errors import UserError, did_you_mean
+
+RouteBy: TypeAlias = Literal["example", "query"]
+Balance: TypeAlias = Literal["bias", "loss"]
 
 
 @dataclass
@@ -18,6 +21,8 @@ class BackboneConfig:
             ``random``, or a local ``.safetensors`` / ``.pth`` file (tensors only, never pickled code).
         image_size: side of the square input in pixels; None takes the size the weights were trained with.
         stage: index into timm's ``feature_info`` to read regions from an earlier, finer stage; None is the last.
+        in_chans: 3 for colour (grey pictures as three equal channels), 1 for a CNN of grey pictures, whose first
+            weights are the sum over the colours' (as timm does).
         trainable: ``none`` (frozen; its regions are cached), ``all``, or how many of the last stages to train.
     """
 
@@ -25,6 +30,7 @@ class BackboneConfig:
     weights: str = "auto"
     image_size: int | None = None
     stage: int | None = None
+    in_chans: int = 3
     trainable: str | int = "none"
 
 
@@ -54,6 +60,11 @@ class FusionConfig:
         head_dim: size of one head's query, key and value; None is embed_dim / heads.
         latent_dim: size of the compressed memory; None is embed_dim / heads.
         latent_dropout: dropout on the latents (0.1 to 0.3).
+        routed_top_k: of each kind, how many of the heads that are not shared a router turns on; 0 turns routing off and
+            all heads on. A kind with no more heads than ``shared_heads + routed_top_k`` keeps all of them on.
+        shared_heads: of each kind, the first heads, which are always on.
+        route_by: ``example`` (chosen once from image and context) or ``query`` (chosen anew for every word).
+        balance: what keeps a router from choosing always the same: ``bias`` (moves the choice alone) or ``loss``.
     """
 
     visual_heads: int = 4
@@ -61,6 +72,10 @@ class FusionConfig:
     head_dim: int | None = None
     latent_dim: int | None = None
     latent_dropout: float = 0.1
+    routed_top_k: int = 0
+    shared_heads: int = 1
+    route_by: RouteBy = "example"
+    balance: Balance = "bias"
 
 
 @dataclass
@@ -82,13 +97,19 @@ class DecoderConfig:
 
 @dataclass
 class ModelConfig:
-    """The whole model. ``max_views`` is the largest number of images of one example."""
+    """The whole model.
+
+    Attributes:
+        max_views: the largest number of images of one example.
+        sees_image: False trains on zeros in place of every region: what context alone can do, to compare with.
+    """
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     context: ContextConfig = field(default_factory=ContextConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     max_views: int = 1
+    sees_image: bool = True
 
     def __post_init__(self) -> None:
         fusion, decoder = self.fusion, self.decoder
@@ -96,6 +117,20 @@ class ModelConfig:
         for name, value in (("fusion.visual_heads", fusion.visual_heads), ("fusion.text_heads", fusion.text_heads)):
             if value < 0:
                 raise UserError(f"{name} is {value}: it must be 0 or more.")
+        for name in ("routed_top_k", "shared_heads"):
+            if getattr(fusion, name) < 0:
+                raise UserError(f"fusion.{name} is {getattr(fusion, name)}: it must be 0 or more.")
+        for name, accepted in (("route_by", get_args(RouteBy)), ("balance", get_args(Balance))):
+            if getattr(fusion, name) not in accepted:
+                raise UserError(f"fusion.{name} is '{getattr(fusion, name)}': it must be {' or '.join(accepted)}.")
+        if fusion.routed_top_k and fusion.shared_heads + fusion.routed_top_k >= max(
+            fusion.visual_heads, fusion.text_heads
+        ):
+            raise UserError(
+                f"fusion.routed_top_k {fusion.routed_top_k} and fusion.shared_heads {fusion.shared_heads} leave "
+                f"no head to be skipped: {fusion.visual_heads} visual and {fusion.text_heads} text heads. Lower one of "
+                "them, or set fusion.routed_top_k to 0."
+            )
         if heads < 1:
             raise UserError("fusion.visual_heads and fusion.text_heads are both 0: at least one head is needed.")
         for name, value in (

@@ -79,11 +79,25 @@ class ContextEncoder(nn.Module):
     def _encode_text(self, batch: ContextBatch) -> Tensor:
         if self.config.encoder == "embedding":
             return self.embedding(batch.tokens)
-        mask = batch.mask.clone()
+        size = encoder_limit(self.encoder)
+        windows = zip(batch.tokens.split(size, 1), batch.mask.split(size, 1), strict=True)
+        return torch.cat([self._encode_window(tokens, mask) for tokens, mask in windows], 1)
+
+    def _encode_window(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """(B, l) tokens to (B, l, E). A text longer than the encoder's positions is read in windows, one by one."""
+        mask = mask.clone()
         mask[:, 0] = True  # an encoder cannot read nothing; the position stays masked for the heads
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.trainable):
-            hidden = self.encoder(input_ids=batch.tokens, attention_mask=mask.long()).last_hidden_state
+            hidden = self.encoder(input_ids=tokens, attention_mask=mask.long()).last_hidden_state
         return self.adapt(hidden)
+
+
+def encoder_limit(encoder: Any) -> int:
+    """How many tokens an encoder reads at once: its positions, without those that RoBERTa's kind never uses."""
+    limit = getattr(encoder.config, "max_position_embeddings", None) or 512
+    padding = getattr(encoder.config, "pad_token_id", None) or 0
+    offset = padding + 1 if encoder.config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet") else 0
+    return max(1, limit - offset)
 
 
 def load_text_encoder(name: str, *, load_weights: bool) -> Any:

@@ -82,7 +82,9 @@ class Decoder(nn.Module):
         state, _ = self.query_lstm(self._query_input(words, memory).flatten(0, 1))
         state = state.unflatten(0, tokens.shape[:2])
         latents = self.fusion.compress_words(words)
-        fused, attention = self.fusion.attend(state, memory, latents, causal=True, gate=gate, naive=naive)
+        fused, attention = self.fusion.attend(
+            state, memory, latents, causal=True, written=tokens != 0, gate=gate, naive=naive
+        )
         hidden, _ = self.language_lstm(self._language_input(state, fused).flatten(0, 1))
         return hidden.unflatten(0, tokens.shape[:2]), attention
 

@@ -23,9 +23,9 @@ def inference_copy(backbone: Backbone, dtype: torch.dtype) -> Backbone:
     original = copy.deepcopy(backbone).eval().requires_grad_(False)
     folded = copy.deepcopy(original)
     _fold(folded.net)
-    _, height, width = backbone.data_config["input_size"]
+    size = backbone.data_config["input_size"]
     device = next(backbone.parameters()).device
-    probe = torch.randn(1, 1, 3, height, width, generator=torch.Generator().manual_seed(0)).to(device)
+    probe = torch.randn(1, 1, *size, generator=torch.Generator().manual_seed(0)).to(device)
     with torch.inference_mode():
         expected, found = original(probe), folded(probe)
     same = (expected - found).norm() <= TOLERANCE * expected.norm()

@@ -14,6 +14,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from pipeline.heads.groups import HeadGroups
+
 
 class LatentAttention(nn.Module):
     r"""Attention that reads a compressed memory directly (DeepSeek-V2, arXiv 2405.04434, equations 9-12).
@@ -26,6 +28,9 @@ class LatentAttention(nn.Module):
     Because :math:`q_h \cdot W^{uk}_h c = (W^{uk\top}_h q_h) \cdot c`, keys and values need never be expanded: the query
     is moved into the latent space, attends to ``c``, and the attended latent is moved back ("absorbed"). ``naive``
     expands them and is the reference that the absorbed form is tested against.
+
+    Where queries have chosen their heads (``groups``), the absorbed form computes those and no others: R heads in place
+    of H from the query projection on.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class LatentAttention(nn.Module):
         shared_mask: Tensor | None = None,
         own: Tensor | None = None,
         own_mask: Tensor | None = None,
+        groups: HeadGroups | None = None,
         naive: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Every head's output for every query.
@@ -66,12 +72,14 @@ class LatentAttention(nn.Module):
             shared_mask: True where a shared position may be read, (B, S). None: everywhere.
             own: latents that only their own group reads, (B, G, W, D).
             own_mask: True where query t may read own position w, (T, W). None: everywhere.
+            groups: which heads each query has chosen; not with ``naive``.
             naive: expand keys and values of every head; the same result, for tests.
 
         Returns:
-            Head outputs (B, G, T, H, K) and probabilities (B, G, T, H, S + W), both float32.
+            Head outputs (B, G, T, H, K) and probabilities (B, G, T, H, S + W), both float32; with ``groups``, R in
+            place of H.
         """
-        queries = self.query(state).unflatten(-1, (self.num_heads, self.head_dim))  # (B, G, T, H, K)
+        queries = self._queries(state, groups)
         with torch.autocast(
             state.device.type, enabled=False
         ):  # scores and probabilities are float32 under any precision
@@ -81,7 +89,7 @@ class LatentAttention(nn.Module):
             if naive:
                 scores = self._naive_scores(queries, shared, own, up_key)
             else:
-                scores = self._absorbed_scores(queries, shared, own, up_key)
+                scores = self._absorbed_scores(self._absorb(queries, up_key, groups), shared, own)
             mask = self._mask(scores, shared, shared_mask, own_mask)
             if mask is not None:
                 scores = scores.masked_fill(~mask, -math.inf)
@@ -89,27 +97,47 @@ class LatentAttention(nn.Module):
             if naive:
                 outputs = self._naive_values(attention, shared, own, up_value)
             else:
-                outputs = self._absorbed_values(attention, shared, own, up_value)
+                outputs = self._expand(self._absorbed_values(attention, shared, own), up_value, groups)
         return outputs, attention
 
-    def _absorbed_scores(self, queries: Tensor, shared: Tensor, own: Tensor | None, up_key: Tensor) -> Tensor:
+    def _queries(self, state: Tensor, groups: HeadGroups | None) -> Tensor:
+        """Queries of all heads (B, G, T, H, K), or of the chosen ones (B, G, T, R, K)."""
+        if groups is None:
+            return self.query(state).unflatten(-1, (self.num_heads, self.head_dim))
+
+        def project(rows: Tensor, weight: Tensor) -> Tensor:
+            return nn.functional.linear(rows, weight.flatten(0, 1)).unflatten(-1, weight.shape[:2])
+
+        return groups.apply(project, state, self.query.weight.unflatten(0, (self.num_heads, self.head_dim)))
+
+    def _absorb(self, queries: Tensor, up_key: Tensor, groups: HeadGroups | None) -> Tensor:
+        """Queries (B, G, T, H, K) into the latent space, (B, G, T, H, D)."""
+        queries = queries / math.sqrt(self.head_dim)
+        if groups is None:
+            return torch.einsum("bgthk,hkd->bgthd", queries, up_key)
+        return groups.apply(lambda rows, up: torch.einsum("nhk,hkd->nhd", rows, up), queries, up_key)
+
+    def _expand(self, latents: Tensor, up_value: Tensor, groups: HeadGroups | None) -> Tensor:
+        """Attended latents (B, G, T, H, D) to head outputs (B, G, T, H, K)."""
+        if groups is None:
+            return torch.einsum("bgthd,hkd->bgthk", latents, up_value)
+        return groups.apply(lambda rows, up: torch.einsum("nhd,hkd->nhk", rows, up), latents, up_value)
+
+    def _absorbed_scores(self, queries: Tensor, shared: Tensor, own: Tensor | None) -> Tensor:
         batch, groups, steps, heads, _ = queries.shape
-        scale = 1 / math.sqrt(self.head_dim)
-        queries = torch.einsum("bgthk,hkd->bgthd", queries * scale, up_key)
         scores = (queries.flatten(1, 3) @ shared.mT).view(batch, groups, steps, heads, -1)
         if own is None:
             return scores
         own_scores = (queries.flatten(2, 3) @ own.mT).view(batch, groups, steps, heads, -1)
         return torch.cat((scores, own_scores), -1)
 
-    def _absorbed_values(self, attention: Tensor, shared: Tensor, own: Tensor | None, up_value: Tensor) -> Tensor:
-        batch, groups, steps, heads, _ = attention.shape
-        size = shared.shape[1]
-        latents = (attention[..., :size].flatten(1, 3) @ shared).view(batch, groups, steps, heads, -1)
-        if own is not None:
-            own_latents = attention[..., size:].flatten(2, 3) @ own
-            latents = latents + own_latents.view(batch, groups, steps, heads, -1)
-        return torch.einsum("bgthd,hkd->bgthk", latents, up_value)
+    def _absorbed_values(self, attention: Tensor, shared: Tensor, own: Tensor | None) -> Tensor:
+        shape = attention.shape[:4]
+        if own is None:
+            return (attention.flatten(1, 3) @ shared).unflatten(1, shape[1:])
+        to_shared, to_own = attention.split((shared.shape[1], own.shape[2]), -1)
+        latents = (to_shared.flatten(1, 3) @ shared).unflatten(1, shape[1:])
+        return latents + (to_own.flatten(2, 3) @ own).unflatten(2, shape[2:])
 
     def _naive_scores(self, queries: Tensor, shared: Tensor, own: Tensor | None, up_key: Tensor) -> Tensor:
         keys = torch.einsum("bsd,hkd->bshk", shared, up_key)

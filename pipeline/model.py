@@ -5,6 +5,8 @@ Dimension letters: see ``latent_attention.py``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -14,13 +16,20 @@ from pipeline.config import ModelConfig
 from pipeline.context import ContextEncoder
 from pipeline.decoder import Decoder
 from pipeline.fusion import Fusion, Memory
+from pipeline.labels import LabelHead
 
 
 class CaptionModel(nn.Module):
     """Images and context to a :class:`Memory`, once; then words from it, all at once or one by one."""
 
     def __init__(
-        self, config: ModelConfig, *, vocab_size: int, fields: ContextFields | None = None, load_weights: bool = True
+        self,
+        config: ModelConfig,
+        *,
+        vocab_size: int,
+        fields: ContextFields | None = None,
+        labels: Mapping[str, Sequence[str]] | None = None,
+        load_weights: bool = True,
     ) -> None:
         super().__init__()
         self.config = config
@@ -46,6 +55,10 @@ class CaptionModel(nn.Module):
             latent_dim=config.latent_dim,
             latent_dropout=config.fusion.latent_dropout,
             max_views=config.max_views,
+            routed_top_k=config.fusion.routed_top_k,
+            shared_heads=config.fusion.shared_heads,
+            route_by=config.fusion.route_by,
+            balance=config.fusion.balance,
         )
         self.decoder = Decoder(
             vocab_size,
@@ -57,6 +70,8 @@ class CaptionModel(nn.Module):
         self.summarise_image = nn.Sequential(nn.Linear(self.backbone.num_channels, embed_dim), nn.LayerNorm(embed_dim))
         self.summarise_context = nn.Linear(embed_dim, embed_dim)
         self.dropout = nn.Dropout(config.decoder.dropout)
+        channels = self.backbone.num_channels
+        self.labels = LabelHead(channels, labels, dropout=config.decoder.dropout) if labels else None
 
     def encode(
         self,
@@ -78,11 +93,14 @@ class CaptionModel(nn.Module):
             assert images is not None
             regions = self.backbone(images)
         regions = regions.to(self.decoder.bias.dtype)
+        if not self.config.sees_image:
+            regions = torch.zeros_like(regions)
         batch = regions.shape[0]
         region_mask = None
         if view_mask is not None and view_mask.shape[1] > 1:
             region_mask = view_mask.repeat_interleave(regions.shape[1] // view_mask.shape[1], 1)
-        summary = self.summarise_image(_mean(regions, region_mask))
+        pooled = _mean(regions, region_mask)
+        summary = self.summarise_image(pooled)
         fusion = self.decoder.fusion
         visual = fusion.compress_regions(regions, self.backbone.grid)
         if self.context is not None:
@@ -100,7 +118,7 @@ class CaptionModel(nn.Module):
             latents = fusion.compress_context(encoded)
         else:
             latents, context_mask = summary.new_zeros(batch, 0, fusion.latent_dim), None
-        return Memory(visual, region_mask, latents, context_mask, self.dropout(summary))
+        return Memory(visual, region_mask, latents, context_mask, self.dropout(summary), pooled)
 
 
 def _mean(values: Tensor, mask: Tensor | None) -> Tensor:

@@ -6,11 +6,9 @@ Dimension letters: see ``latent_attention.py``.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import logging
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,54 +20,25 @@ from data.context import ContextCollator, ContextFields, load_context_tokenizer
 from data.datamodule import CaptionData
 from data.dataset import Batch
 from data.errors import UserError
+from data.example import Example
 from data.tokenizer import CaptionTokenizer
 from data.transforms import ImageConfig
-from pipeline.backbone import Backbone
-from pipeline.captioner import Captioner, fast_dtype, read_config, search_captions
+from pipeline.caption_search import search_captions
+from pipeline.captioner import Captioner, fast_dtype, read_config
 from pipeline.config import ModelConfig
 from pipeline.fine_tuning import start_model
 from pipeline.folding import inference_copy
 from pipeline.fusion import Attention, Memory
-from pipeline.generation import SearchConfig
+from pipeline.labels import accuracies, label_classes
 from pipeline.metrics import CaptionMetrics
 from pipeline.model import CaptionModel
+from pipeline.optim import OptimConfig, Stages, build_optimizer, warmup_cosine
 from pipeline.progress import Progress
+from pipeline.regions import fingerprint
+from pipeline.search_config import SearchConfig
 from pipeline.self_critical import SelfCritical
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class OptimConfig:
-    """How the model is trained.
-
-    Attributes:
-        lr: peak learning rate of everything but the pre-trained parts.
-        backbone_lr: of the backbone where it is trainable.
-        context_lr: of a transformers context encoder where it is trainable.
-        weight_decay: on matrices; biases, norms and embeddings have none.
-        warmup: share of all steps in which the rate rises to its peak, before it falls along a cosine.
-        final_lr: share of the peak that is left at the end.
-        label_smoothing: probability spread over the whole vocabulary.
-        attention_penalty: weight of the doubly stochastic term (Xu et al. 2015, equation 14): each region should get
-            about as much attention over a caption as any other.
-        scheduled_sampling: probability, at the end of training, that an input word is the model's own guess; it rises
-            from 0. Guesses come from a first parallel pass (Mihaylova & Martins 2019), so there is no loop over time.
-        self_critical: train on this many captions that the model samples of each image, rewarded by CIDEr-D and
-            ROUGE-L, in place
-            of the true ones (2 or more; for fine-tuning a trained model at a tenth of its rate). 0 is off.
-    """
-
-    lr: float = 1e-3
-    backbone_lr: float = 1e-4
-    context_lr: float = 2e-5
-    weight_decay: float = 0.01
-    warmup: float = 0.1
-    final_lr: float = 0.01
-    label_smoothing: float = 0.1
-    attention_penalty: float = 0.0
-    scheduled_sampling: float = 0.0
-    self_critical: int = 0
 
 
 class CaptionModule(L.LightningModule):
@@ -103,11 +72,7 @@ class CaptionModule(L.LightningModule):
         self.captions: list[dict[str, Any]] = []
         self.started: str = ""
         self._critic: SelfCritical | None = None
-        if self.optim.self_critical == 1 or self.optim.self_critical < 0:
-            raise UserError(
-                f"model.optim.self_critical is {self.optim.self_critical}: each sample is measured against the image's "
-                "others, so 2 or more are needed; 0 turns it off."
-            )
+        self._stages: Stages | None = None
 
     # Building ----------------------------------------------------------------------------------------------------
 
@@ -119,8 +84,13 @@ class CaptionModule(L.LightningModule):
         if "train" in data.examples:
             base = CaptionTokenizer.load(Path(self.start_from) / "tokenizer.json") if self.start_from else None
             self.tokenizer, fields = data.build_tokenizer(base), data.context_fields()
+            names = data.fields.labels if self.optim.label_weight > 0 else ()
             self.model = CaptionModel(
-                self.config, vocab_size=len(self.tokenizer), fields=fields, load_weights=self.start_from is None
+                self.config,
+                vocab_size=len(self.tokenizer),
+                fields=fields,
+                labels=label_classes(data.examples["train"], names),
+                load_weights=self.start_from is None,
             )
             if base is not None:
                 self.started = start_model(self.model, Path(self.start_from or ""), base, self.tokenizer)
@@ -130,6 +100,7 @@ class CaptionModule(L.LightningModule):
                 backbone.data_config,
                 size=tuple(backbone.data_config["input_size"][1:]),
                 crop_mode=data.crop_mode,
+                in_chans=self.config.backbone.in_chans,
             )
             self.context_tokenizer = (
                 load_context_tokenizer(self.config.context.encoder)
@@ -144,6 +115,7 @@ class CaptionModule(L.LightningModule):
             raise UserError(
                 "nothing to validate or test: set model.start_from to a model folder (--model.start_from FOLDER)."
             )
+        self._stages = Stages(self.model, self.optim)
         self._prepare_data(data)
 
     def _prepare_data(self, data: CaptionData) -> None:
@@ -184,6 +156,14 @@ class CaptionModule(L.LightningModule):
 
     # Steps -------------------------------------------------------------------------------------------------------
 
+    def on_train_epoch_start(self) -> None:
+        assert self.model is not None
+        assert self._stages is not None
+        started = self._stages.enter(self.current_epoch)
+        self.model.backbone.train(self.model.training)  # layers that do not learn keep their batch statistics
+        for part in started:
+            logger.info("epoch %d: the %s is trained from here on", self.current_epoch, part)
+
     def training_step(self, batch: Batch | None, batch_index: int) -> Tensor | None:
         if batch is None:
             return None
@@ -219,7 +199,19 @@ class CaptionModule(L.LightningModule):
         loss = nn.functional.cross_entropy(logits, targets[mask], label_smoothing=smoothing)
         if training and self.optim.attention_penalty > 0:
             loss = loss + self.optim.attention_penalty * doubly_stochastic(attention, mask)
+        if training and attention.balance_loss is not None:  # of head routers with fusion.balance: loss
+            loss = loss + attention.balance_loss
+        if training and self.model.labels is not None and memory.pooled is not None:
+            labels = self.model.labels.loss(
+                memory.pooled, [example.labels for example in self._examples(batch, "train")]
+            )
+            self.log("train/label_loss", labels, batch_size=len(batch))
+            loss = loss + self.optim.label_weight * labels
         return loss
+
+    def _examples(self, batch: Batch, split: str) -> list[Example]:
+        examples = self.trainer.datamodule.datasets[split].examples  # type: ignore[attr-defined]
+        return [examples[index] for index in batch.index.tolist()]
 
     def _self_critical_loss(self, batch: Batch) -> Tensor:
         assert self.model is not None
@@ -247,12 +239,16 @@ class CaptionModule(L.LightningModule):
             return
         assert self.model is not None
         self.log(f"{split}/loss", self._loss(batch, training=False), batch_size=len(batch), sync_dist=True)
-        found = search_captions(self.model, self._memory(batch), self.tokenizer, self.search)
+        memory = self._memory(batch)
+        found = search_captions(self.model, memory, self.tokenizer, self.search)
         texts = [self.tokenizer.decode(hypotheses[0].tokens) for hypotheses in found]
         self.metrics.update(texts, batch.references, ids=batch.index.tolist())
-        examples = self.trainer.datamodule.datasets[split].examples  # type: ignore[attr-defined]
-        for index, text, hypotheses in zip(batch.index.tolist(), texts, found, strict=True):
-            example = examples[index]
+        heads = self.model.labels
+        labels = heads.predict(memory.pooled) if heads is not None and memory.pooled is not None else [{}] * len(batch)
+        examples = self._examples(batch, split)
+        for index, example, text, hypotheses, guess in zip(
+            batch.index.tolist(), examples, texts, found, labels, strict=True
+        ):
             name = example.images[0].name or example.images[0].path
             self.captions.append(
                 {
@@ -261,6 +257,7 @@ class CaptionModule(L.LightningModule):
                     "file": name,
                     "caption": text,
                     "score": round(hypotheses[0].score, 4),
+                    **({"labels": {key: value for key, (value, _) in guess.items()}} if guess else {}),
                 }
             )
 
@@ -284,6 +281,11 @@ class CaptionModule(L.LightningModule):
             self.log(f"{split}/{name}", value, prog_bar=name in shown, rank_zero_only=False, sync_dist=False)
         captions = self._captions_of_all_ranks()
         self.log(f"{split}/distinct", float(len({record["caption"] for record in captions})))
+        if self.model is not None and self.model.labels is not None:
+            examples = self.trainer.datamodule.datasets[split].examples  # type: ignore[attr-defined]
+            truth = [examples[record["index"]].labels for record in captions]
+            for name, (share, _, _) in accuracies([record["labels"] for record in captions], truth).items():
+                self.log(f"{split}/accuracy of {name}", share)
         if not self.trainer.sanity_checking and self.trainer.is_global_zero:
             folder = Path(self.trainer.default_root_dir)
             folder.mkdir(parents=True, exist_ok=True)
@@ -308,36 +310,9 @@ class CaptionModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW with a group for each part and decay; linear warm-up, then a cosine."""
-        settings = self.optim
-        rates = {"backbone": settings.backbone_lr, "encoder": settings.context_lr}
-        groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                part = "backbone" if ".backbone." in name else "encoder" if ".context.encoder." in name else "rest"
-                decays = parameter.ndim >= 2 and "embedding" not in name
-                groups.setdefault((part, decays), []).append(parameter)
-        optimizer = torch.optim.AdamW(
-            [
-                {
-                    "params": parameters,
-                    "lr": rates.get(part, settings.lr),
-                    "weight_decay": settings.weight_decay if decays else 0.0,
-                    "name": part + ("" if decays else " without decay"),
-                }
-                for (part, decays), parameters in groups.items()
-            ],
-            betas=(0.9, 0.98),
-        )
-        total = max(1, int(self.trainer.estimated_stepping_batches))
-        warmup = max(1, round(total * settings.warmup))
-
-        def rate(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            done = min(1.0, (step - warmup) / max(1, total - warmup))
-            return settings.final_lr + (1 - settings.final_lr) * 0.5 * (1 + math.cos(math.pi * done))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        assert self.model is not None
+        optimizer = build_optimizer(self.model.named_parameters(), self.optim)
+        schedule = warmup_cosine(optimizer, self.optim, max(1, int(self.trainer.estimated_stepping_batches)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     # Saving ------------------------------------------------------------------------------------------------------
@@ -361,25 +336,10 @@ def doubly_stochastic(attention: Attention, mask: Tensor) -> Tensor:
     """
     if attention.visual is None:
         return mask.new_zeros((), dtype=torch.float32)
-    weights = attention.visual.mean(3) * mask.unsqueeze(-1)  # (B, G, T, N)
+    weights = attention.visual.mean(3)  # (B, G, T, N)
+    weights = weights / weights.sum(-1, keepdim=True) * mask.unsqueeze(-1)  # heads that are not computed have zeros
     share = weights.sum(2) / mask.sum(2, keepdim=True).clamp_min(1)
     return (1 - share * share.shape[-1]).square().mean()
-
-
-def fingerprint(backbone: Backbone, image: ImageConfig, dtype: torch.dtype) -> str:
-    """What cached regions depend on: the architecture, every weight, the transform and the precision.
-
-    Weights count as they are in half precision, in which model folders store them: fine-tuning reuses the regions that
-    the first training computed.
-    """
-    digest = hashlib.sha256()
-    for name, value in backbone.net.state_dict().items():
-        digest.update(name.encode())
-        value = value.detach().cpu()
-        value = value.half() + 0.0 if value.is_floating_point() else value  # -0.0 and 0.0 are the same weight
-        digest.update(value.contiguous().numpy().tobytes())
-    settings = {"name": backbone.config.name, "stage": backbone.config.stage, "image": image.to_dict()}
-    return json.dumps({**settings, "dtype": str(dtype), "weights": digest.hexdigest()}, sort_keys=True)
 
 
 def describe(config: ModelConfig, optim: OptimConfig, search: SearchConfig) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
-LINE_SECONDS = 10.0
+LINE_SECONDS = 5.0
 
 
 class Progress:
@@ -29,22 +29,26 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` are done. Less than last time begins a new count."""
+    def update(self, done: int, total: int | None, *, note: str = "") -> None:
+        """Show that ``done`` of ``total`` are done (None: nobody knows yet), and a note such as "2 failed".
+
+        Less than last time begins a new count.
+        """
         if done < self._done:
             self._start = time.monotonic()
         self._done = done
         if sys.stderr.isatty():
-            self._show_bar(done, total)
+            self._show_bar(done, total, note)
             return
         now = time.monotonic()
         if now - self._said >= LINE_SECONDS or done == total:
             self._said = now
             rate = done / max(now - self._start, 1e-6)
-            left = (total - done) / max(rate, 1e-6)
-            print(f"{self.title}: {done:,}/{total:,}, {rate:.1f} {self.unit}/s, {left:.0f} s left", file=sys.stderr)
+            parts = [f"{done:,}" if total is None else f"{done:,}/{total:,}", f"{rate:.1f} {self.unit}/s"]
+            parts += [] if total is None else [f"{(total - done) / max(rate, 1e-6):.0f} s left"]
+            print(f"{self.title}: {', '.join([*parts, note] if note else parts)}", file=sys.stderr)
 
-    def _show_bar(self, done: int, total: int) -> None:
+    def _show_bar(self, done: int, total: int | None, note: str) -> None:
         if self._bar is None:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -55,9 +59,10 @@ class Progress:
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[rate]}"),
                 TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
                 console=Console(stderr=True),
             )
             self._bar.start()
-            self._task = self._bar.add_task(self.title, total=total, rate="")
+            self._task = self._bar.add_task(self.title, total=total, rate="", note="")
         rate = done / max(time.monotonic() - self._start, 1e-6)
-        self._bar.update(self._task, completed=done, total=total, rate=f"{rate:.1f} {self.unit}/s")
+        self._bar.update(self._task, completed=done, total=total, rate=f"{rate:.1f} {self.unit}/s", note=note)

@@ -60,7 +60,7 @@ class SelfCritical:
         state = decoder.start(memory).reorder(torch.zeros(batch, self.samples, dtype=torch.long, device=device))
         word = torch.full((batch, self.samples), self.tokenizer.bos_id, device=device)
         words, done = [word], torch.zeros_like(word, dtype=torch.bool)
-        never = [self.tokenizer.pad_id, self.tokenizer.bos_id, self.tokenizer.unk_id]
+        never = list(self.tokenizer.never_generated)
         for length in range(self.max_length + 1):
             logits, state, _ = decoder.step(word, memory, state)
             logits = logits.float()

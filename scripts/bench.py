@@ -21,11 +21,12 @@ from rich.table import Table
 
 from data.errors import UserError
 from pipeline.captioner import read_config
-from scripts import bench_captioning, bench_fusion, bench_precision, bench_training
+from scripts import bench_batch, bench_captioning, bench_fusion, bench_heads, bench_precision, bench_training
 from scripts.bench_timing import Section, Setting, machine, plain, shown
 from scripts.cli import run
 
-BENCHMARKS = ("training", "fusion", "captioning", "precision")
+BENCHMARKS = ("training", "fusion", "heads", "captioning", "batch", "precision")
+MODEL_BENCHMARKS = {"captioning": bench_captioning, "batch": bench_batch}  # with a trained model and images
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -82,23 +83,23 @@ def check(options: argparse.Namespace, chosen: Sequence[str]) -> None:
         path = getattr(options, name)
         if path is not None and not path.parent.is_dir():
             raise UserError(f"--{name} {path}: the folder {path.parent} does not exist. Make it first.")
-    if "captioning" in chosen:
+    if needing := [name for name in chosen if name in MODEL_BENCHMARKS]:
         try:
             read_config(options.model)
         except UserError as error:
-            others = ", ".join(name for name in BENCHMARKS if name != "captioning")
+            others = ", ".join(name for name in BENCHMARKS if name not in MODEL_BENCHMARKS)
             raise UserError(
-                f"captioning needs a trained model: {error} Set --model FOLDER; {others} run without one."
+                f"{needing[0]} needs a trained model: {error} Set --model FOLDER; {others} run without one."
             ) from None
         with bench_captioning.pictures(options.images):
             pass
 
 
 def measure(name: str, setting: Setting, options: argparse.Namespace) -> list[Section]:
-    if name == "captioning":
-        return bench_captioning.bench(setting, folder=options.model, images=options.images)
-    bench = {"training": bench_training, "fusion": bench_fusion, "precision": bench_precision}[name].bench
-    return bench(setting)
+    if name in MODEL_BENCHMARKS:
+        return MODEL_BENCHMARKS[name].bench(setting, folder=options.model, images=options.images)
+    modules = {"training": bench_training, "fusion": bench_fusion, "heads": bench_heads, "precision": bench_precision}
+    return modules[name].bench(setting)
 
 
 def described(found: dict[str, Any]) -> str:

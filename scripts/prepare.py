@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         format=arguments.format,
         image_root=arguments.image_root,
         fields=parse_fields(arguments.field),
+        allow_leaks=True,
     )
     with show_progress("checking images") as progress:
         report = check_examples(examples, progress=progress)
@@ -65,7 +66,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="FIELD=COLUMN",
-        help=f"the column of a field, as caption=Findings or numbers=age,weight; fields: {', '.join(FIELD_NAMES)}",
+        help="the column of a field, as caption=Findings or numbers=age,weight, or how reports are read, as "
+        f"report=impression; fields: {', '.join(FIELD_NAMES)}",
     )
     check.add_argument("--json", type=Path, metavar="FILE", help="write the whole report there too")
     return parser.parse_args(argv)
@@ -81,7 +83,7 @@ def parse_fields(assignments: Sequence[str]) -> Fields:
                 f"--field {assignment}: not FIELD=COLUMN with a known field.{did_you_mean(name, FIELD_NAMES)} "
                 f"Fields: {', '.join(FIELD_NAMES)}."
             )
-        several = name in ("numbers", "categories")
+        several = name in ("numbers", "categories", "labels")
         values[name] = tuple(column.split(",")) if several else column
     return Fields(**values)
 

@@ -87,3 +87,21 @@ def test_what_cannot_be_loaded_is_explained(tmp_path: Path) -> None:
         backbone(weights=str(tmp_path / "code.pth"))
     with pytest.raises(UserError, match="trainable"):
         backbone(trainable="some")
+
+
+def test_grey_images_need_one_channel(tmp_path: Path) -> None:
+    """Weights of colours, summed, see in a grey picture what they saw in three equal channels."""
+    colour = backbone().eval()
+    save_file({k: v.contiguous() for k, v in colour.net.state_dict().items()}, tmp_path / "weights.safetensors")
+    grey = backbone(in_chans=1, weights=str(tmp_path / "weights.safetensors")).eval()
+    picture = torch.randn(2, 1, 1, 64, 64)
+    torch.testing.assert_close(grey(picture), colour(picture.expand(-1, -1, 3, -1, -1)), rtol=1e-3, atol=1e-4)
+    with pytest.raises(UserError, match=r"backbone.in_chans is 2: it is 3 \(colour\) or 1 \(grey\)"):
+        backbone(in_chans=2)
+
+
+@pytest.mark.skipif(packaged_weights("tf_efficientnet_lite0") is None, reason="the weights' package is not installed")
+def test_packaged_weights_for_grey_images() -> None:
+    settings = {"name": "tf_efficientnet_lite0", "weights": "auto"}
+    grey, colour = backbone(in_chans=1, **settings).net, backbone(**settings).net
+    torch.testing.assert_close(grey.conv_stem.weight, colour.conv_stem.weight.sum(1, keepdim=True))  # type: ignore[union-attr]

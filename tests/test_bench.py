@@ -17,6 +17,7 @@ from scripts.bench_captioning import pictures
 from scripts.bench_fusion import TINY, Ours
 from scripts.bench_precision import Task
 from scripts.bench_timing import Setting, Spread, in_turns, number, ratio, shown
+from scripts.bench_uncompressed import FullAttention
 from tests.helpers import tiny_captioner
 
 CPU = torch.device("cpu")
@@ -93,7 +94,7 @@ def test_the_task_can_be_learned_from_its_regions() -> None:
     assert torch.equal(tokens, again)
 
 
-@pytest.mark.parametrize("name", ["training", "fusion", "precision"])
+@pytest.mark.parametrize("name", ["training", "fusion", "heads", "precision"])
 def test_quick_run(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, text = tmp_path / "out.json", tmp_path / "out.md"
     main([name, "--quick", "--repeats", "2", "--json", str(out), "--markdown", str(text)])
@@ -106,6 +107,28 @@ def test_quick_run(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     first = report[name][0]["rows"][0]["times faster"]
     assert 0 < first["low"] <= first["median"] <= first["high"]
     assert name in capsys.readouterr().err
+
+
+def test_the_uncompressed_layer_is_attention_with_the_same_heads() -> None:
+    """Against nn.MultiheadAttention with its weights, on regions alone; and causal on the words."""
+    layer = FullAttention(32, 20, num_heads=4, head_dim=8)
+    theirs = torch.nn.MultiheadAttention(32, 4, kdim=20, vdim=20, bias=False, batch_first=True)
+    with torch.no_grad():
+        keys, values = layer.down.weight.chunk(2)
+        theirs.q_proj_weight.copy_(layer.query.weight)
+        theirs.k_proj_weight.copy_(keys)
+        theirs.v_proj_weight.copy_(values)
+        theirs.out_proj.weight.copy_(torch.eye(32))
+        state, regions = torch.randn(2, 1, 5, 32), torch.randn(2, 7, 20)
+        found, _ = layer(state, layer.compress(regions, torch.zeros(7, 64)))
+        expected = theirs(state[:, 0], regions, regions)[0]
+        torch.testing.assert_close(found[:, 0].flatten(-2), expected, rtol=1e-4, atol=1e-5)
+        words = torch.randn(2, 1, 5, 64)
+        mask = torch.ones(5, 5, dtype=torch.bool).tril()
+        before, _ = layer(state, torch.zeros(2, 0, 64), own=words, own_mask=mask)
+        words[:, :, 3:] = 9
+        after, _ = layer(state, torch.zeros(2, 0, 64), own=words, own_mask=mask)
+        torch.testing.assert_close(before[:, :, :3], after[:, :, :3])
 
 
 def test_bytes_cached_are_a_sixteenth_at_the_real_sizes() -> None:

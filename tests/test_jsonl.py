@@ -1,4 +1,4 @@
-"""JSON Lines that go on after a crash."""
+"""JSON Lines: read one by one, and names that are not UTF-8."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import UserError
-from data.jsonl import open_jsonl, read_jsonl, resume_jsonl, write_jsonl
+from data.jsonl import iter_jsonl, open_jsonl, read_jsonl, write_jsonl
 
 
 def test_what_is_written_reads_back_and_is_utf8(tmp_path: Path) -> None:
@@ -18,35 +18,23 @@ def test_what_is_written_reads_back_and_is_utf8(tmp_path: Path) -> None:
     assert b"caf\xc3\xa9" in path.read_bytes()
 
 
-def test_a_line_that_was_cut_off_is_removed(tmp_path: Path) -> None:
+def test_lines_are_read_one_by_one(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
-    path.write_text('{"file": "a", "caption": "é"}\n{"file": "b", "capt', encoding="utf-8")
-    assert [line["file"] for line in resume_jsonl(path)] == ["a"]
-    with open_jsonl(path, "a") as file:
-        write_jsonl(file, [{"file": "b"}])
-    assert [line["file"] for line in read_jsonl(path)] == ["a", "b"]
+    path.write_text('{"a": 1}\n\n{"a": 2}\nnot JSON\n')
+    lines = iter_jsonl(path)
+    assert [next(lines), next(lines)] == [{"a": 1}, {"a": 2}]
+    with pytest.raises(UserError, match=r"x\.jsonl, line 4: not JSON"):
+        next(lines)
 
 
-def test_a_last_line_without_an_end_is_kept(tmp_path: Path) -> None:
-    path = tmp_path / "x.jsonl"
-    path.write_text('{"file": "a"}')
-    assert resume_jsonl(path) == [{"file": "a"}]
-    with open_jsonl(path, "a") as file:
-        write_jsonl(file, [{"file": "b"}])
-    assert len(read_jsonl(path)) == 2
-
-
-def test_nothing_is_gone_on_with_where_there_is_no_file(tmp_path: Path) -> None:
-    assert resume_jsonl(tmp_path / "x.jsonl") == []
-
-
-@pytest.mark.parametrize("content", [b"a text\n", b"\xff\xd8\xff\xe0", b"a text", b'{"a": 1}\n[2]\n'])
-def test_a_file_of_another_kind_is_left_alone(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"[1]\n", "list, where"), (b"\xff\xd8\n", "not UTF-8"), (b"{\n", "not JSON")]
+)
+def test_what_is_no_object_is_named(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "x.jsonl"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"x\.jsonl"):
-        resume_jsonl(path)
-    assert path.read_bytes() == content
+    with pytest.raises(UserError, match=said):
+        read_jsonl(path)
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from data.sampler import CaptionBatchSampler, TextPool
+from data.sampler import CaptionBatchSampler, TextPool, balanced_weights
 
 
 def pools(count: int = 200) -> list[TextPool]:
@@ -71,3 +71,12 @@ def test_few_examples_still_make_a_batch_for_every_rank() -> None:
     assert len(CaptionBatchSampler(few, batch_size=64, captions_per_image=2).plan(0)[0]) == 3
     for rank in range(2):
         assert len(CaptionBatchSampler(few, batch_size=4, rank=rank, world=2).plan(0)[0]) == 4
+
+
+def test_rare_classes_are_drawn_more_often_but_not_as_often() -> None:
+    classes = ["common"] * 180 + ["rare"] * 20
+    sampler = CaptionBatchSampler(pools(), batch_size=8, weights=balanced_weights(classes))
+    drawn = [classes[draw.example] for epoch in range(20) for batch in sampler.plan(epoch) for draw in batch]
+    assert len(drawn) == 20 * 200
+    assert np.mean([entry == "rare" for entry in drawn]) == pytest.approx(0.25, abs=0.03)  # sqrt(20) / (sqrt(20) + ...)
+    assert sampler.plan(3) == CaptionBatchSampler(pools(), batch_size=8, weights=balanced_weights(classes)).plan(3)

@@ -194,3 +194,32 @@ def test_aerial_captions_round_trip() -> None:
         plain = words.decode(words.encode(caption))
         assert words.unk_id not in words.encode(caption)
         assert words.encode(plain) == words.encode(caption)
+
+
+REPORTS = ["No effusion. Seen in <deid>.", "Heart of 2.5 cm. No <deid> effusion.", "No change"]
+
+
+def test_sentences_keep_their_full_stops(tmp_path: Path) -> None:
+    words = CaptionTokenizer.train(REPORTS, sentences=True)
+    assert words.decode(words.encode("No effusion. Heart of 2.5 cm .")) == "no effusion. heart of 2.5 cm."
+    words.save(tmp_path / "tokenizer.json")
+    loaded = CaptionTokenizer.load(tmp_path / "tokenizer.json")
+    assert loaded.encode("No change.") == words.encode("No change.")
+    assert loaded.extend(["A scar."]).decode(loaded.extend(["A scar."]).encode("A scar. No.")) == "a scar. no."
+    plain = CaptionTokenizer.train(REPORTS)
+    assert plain.token_to_id(".") is None
+    extended = plain.extend(["A scar."], sentences=True)
+    assert extended.vocab[: len(plain)] == plain.vocab
+    assert extended.decode(extended.encode("A scar. No.")) == "a scar. no."
+
+
+@pytest.mark.parametrize("settings", [{}, {"sentences": True}, {"kind": "bpe", "vocab_size": 300}])
+def test_a_deidentified_place_is_one_token_that_is_never_generated(settings: dict[str, object]) -> None:
+    tokenizer = CaptionTokenizer.train(REPORTS, **settings)  # type: ignore[arg-type]
+    deid = tokenizer.token_to_id("<deid>")
+    assert deid in tokenizer.never_generated
+    assert tokenizer.encode("No <deid> effusion").count(deid) == 1
+    assert tokenizer.decode(tokenizer.encode("seen in <deid>")).endswith("in <deid>")
+    assert len(tokenizer) <= 300
+    without = CaptionTokenizer.train(["no effusion"], **settings)  # type: ignore[arg-type]
+    assert without.never_generated == (without.pad_id, without.bos_id, without.unk_id)

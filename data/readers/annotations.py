@@ -98,7 +98,7 @@ def _karpathy(content: Any, path: Path, options: ReadOptions) -> list[Example]:
 
 
 def _rows(content: Any, path: Path, options: ReadOptions) -> list[Example]:
-    root = options.image_root or path.parent
+    root = _rows_root(content, path, options)
     if isinstance(content, list):
         return examples_from_rows(content, options, root=root, split=split_in_name(path.name), where=str(path))
     examples: list[Example] = []
@@ -107,6 +107,16 @@ def _rows(content: Any, path: Path, options: ReadOptions) -> list[Example]:
             split = normalise_split(name, str(path))
             examples += examples_from_rows(rows, options, root=root, split=split, where=f"{path}, '{name}'")
     return examples
+
+
+def _rows_root(content: Any, path: Path, options: ReadOptions) -> Path:
+    """The given root or the file's folder; its ``images/`` where the first image is there, as R2Gen lays them out."""
+    lists = [content] if isinstance(content, list) else [rows for rows in content.values() if rows]
+    columns = options.fields.resolve(lists[0][0], str(path)) if lists else None
+    first = lists[0][0].get(columns.image) if columns and columns.image else None
+    name = first[0] if isinstance(first, list) and first else first
+    folders = [options.image_root] if options.image_root else [path.parent, path.parent / "images"]
+    return guess_root(folders, ("",), name) if isinstance(name, str) else folders[0]
 
 
 def _image_root(path: Path, options: ReadOptions, folders: tuple[str, ...], first_image: str) -> Path:

@@ -10,10 +10,13 @@ from typing import Any
 
 from data.errors import UserError, did_you_mean
 from data.example import Example, ImageRef
+from data.medical.report_text import TEXT_STYLES
 from data.readers.splits import normalise_split
 
 IMAGE_COLUMNS = ("file_name", "image", "image_path", "file", "path", "filename")
 CAPTION_COLUMNS = ("captions", "caption", "text", "sentence", "sentences", "report")
+GROUP_COLUMNS = ("patient_id", "subject_id", "case_id")
+REPORT_TARGETS = ("findings", "impression", "both")
 MISSING = frozenset({"", "n/a", "nan", "null"})  # texts that stand for a missing context, category or number
 
 Row = Mapping[str, Any]
@@ -24,7 +27,13 @@ class Fields:
     """The names of the columns. ``None`` finds the column by the usual names; a named column has to exist.
 
     ``caption=""`` reads examples without captions, for captioning. ``numbers`` and ``categories`` have no usual names:
-    only those listed are read.
+    only those listed are read; likewise ``labels``, which are for a label head and for balanced sampling.
+
+    Attributes:
+        group: the patient or case; its examples have to be in one split.
+        report: what the readers of radiology sets take for the reference: ``findings``, ``impression`` or ``both``.
+        text_style: how texts are cleaned: ``clean``, ``r2gen`` or ``none`` (see ``data.medical.report_text``). None
+            cleans the texts of the radiology sets' readers and leaves all others as they are.
     """
 
     image: str | None = None
@@ -35,6 +44,18 @@ class Fields:
     split: str | None = None
     id: str | None = None
     paraphrases: str | None = None
+    labels: tuple[str, ...] = ()
+    group: str | None = None
+    report: str = "findings"
+    text_style: str | None = None
+
+    def __post_init__(self) -> None:
+        styles = tuple(TEXT_STYLES)
+        for name, accepted in (("report", REPORT_TARGETS), ("text_style", styles)):
+            value = getattr(self, name)
+            if value is not None and value not in accepted:
+                hint = did_you_mean(value, accepted)
+                raise UserError(f"fields.{name} is '{value}': it must be one of {', '.join(accepted)}.{hint}")
 
     def resolve(self, columns: Iterable[str], where: str, *, with_image: bool = True) -> Columns:
         """Find every field among ``columns``. Raises UserError, listing the columns, where one is not there."""
@@ -62,6 +83,8 @@ class Fields:
             split=find("split", self.split, ("split",)),
             id=find("id", self.id, ("id",)),
             paraphrases=find("paraphrases", self.paraphrases, ("paraphrases",)),
+            labels=tuple(find("labels", name, ()) or name for name in self.labels),
+            group=find("group", self.group, GROUP_COLUMNS),
         )
 
 
@@ -85,6 +108,8 @@ class Columns:
     split: str | None
     id: str | None
     paraphrases: str | None
+    labels: tuple[str, ...]
+    group: str | None
 
     def example(self, row: Row, *, id: str, images: tuple[ImageRef, ...], default_split: str, where: str) -> Example:
         """One row as an example. Raises UserError for a split name that means nothing."""
@@ -98,6 +123,8 @@ class Columns:
             numbers={name: to_number(row.get(name)) for name in self.numbers},
             categories={name: clean_text(row.get(name)) for name in self.categories},
             split=normalise_split(split, where) if split else default_split,
+            labels={name: label for name in self.labels if (label := clean_text(row.get(name)))},
+            group=clean_text(row.get(self.group)) if self.group else None,
         )
 
 

@@ -11,6 +11,11 @@ from pathlib import Path
 
 from data.errors import UserError, did_you_mean
 from data.example import Example
+from data.medical.indiana import is_indiana, read_indiana
+from data.medical.medpix import find_descriptions, read_medpix
+from data.medical.mimic import is_mimic, read_mimic
+from data.medical.openi import find_reports, read_openi
+from data.medical.report_text import TEXT_STYLES
 from data.readers.annotations import read_json
 from data.readers.fields import Fields, ReadOptions
 from data.readers.flickr8k import TOKEN_FILES, find_token_file, read_flickr8k
@@ -18,7 +23,7 @@ from data.readers.folders import METADATA, SIDECARS, find_metadata, read_imagefo
 from data.readers.huggingface import is_saved_dataset, read_huggingface
 from data.readers.paths import HUGGINGFACE_PREFIX, IMAGE_SUFFIXES, existing, expand_sources, is_image, shorten
 from data.readers.rows import TABLE_SUFFIXES
-from data.readers.splits import select_split
+from data.readers.splits import refuse_leaks, select_split
 from data.readers.table import read_table
 from data.readers.webdataset import find_tars, read_webdataset
 
@@ -33,6 +38,7 @@ def read_examples(
     image_root: str | Path | None = None,
     split: str | None = None,
     fields: Fields = Fields(),  # noqa: B008  (frozen)
+    allow_leaks: bool = False,
 ) -> list[Example]:
     """Read a data set, or several one after the other, without opening an image.
 
@@ -42,14 +48,15 @@ def read_examples(
         format: ``auto``, or one of :data:`FORMATS` to force it.
         image_root: the folder that image paths are relative to; by default that of the table.
         split: ``train``, ``val`` or ``test`` (or another usual name of one) to read only that.
-        fields: the names of the columns.
+        fields: the names of the columns, and how reports are read.
+        allow_leaks: read data with a patient or case in two splits, to look at it.
 
     Returns:
         Examples in the order of the source, with ids that are unique in the list: a repeated one gets ``#2``, ``#3``.
 
     Raises:
-        UserError: anything in the source that cannot be read, with what is accepted. Images that do not exist are no
-            error here; ``data.check`` reports them.
+        UserError: anything in the source that cannot be read, with what is accepted, and a patient or case that is in
+            two splits. Images that do not exist are no error here; ``data.check`` reports them.
     """
     if format != "auto" and format not in FORMATS:
         raise UserError(
@@ -58,7 +65,10 @@ def read_examples(
     options = ReadOptions(fields, existing(image_root, "image root") if image_root else None)
     paths = expand_sources(source)
     examples = [example for path in paths for example in _read_one(path, format, options)]
-    return select_split(_with_unique_ids(examples), split, shorten(", ".join(paths)))
+    where = shorten(", ".join(paths))
+    if not allow_leaks:
+        refuse_leaks(examples, where)
+    return select_split(_with_unique_ids(examples), split, where)
 
 
 def _read_one(source: str, format: str, options: ReadOptions) -> list[Example]:
@@ -72,12 +82,20 @@ def _read_one(source: str, format: str, options: ReadOptions) -> list[Example]:
         )
     _expect_kind(path, format)
     reader = FORMATS[format] if format != "auto" else _detect_folder(path) if path.is_dir() else _detect_file(path)
-    return reader(path, options)
+    examples = reader(path, options)
+    style = options.fields.text_style or ("clean" if reader in MEDICAL else None)
+    return [_in_style(example, style) for example in examples] if style else examples
+
+
+def _in_style(example: Example, style: str) -> Example:
+    """The captions cleaned. Context, which is never scored, is what the reader made of it."""
+    captions, paraphrases = (tuple(map(TEXT_STYLES[style], texts)) for texts in (example.captions, example.paraphrases))
+    return dataclasses.replace(example, captions=captions, paraphrases=paraphrases)
 
 
 def _expect_kind(path: Path, format: str) -> None:
     """Raises UserError where the forced format is one of folders and the path is a file, or the other way round."""
-    folders = ("imagefolder", "sidecar", "huggingface")
+    folders = ("imagefolder", "sidecar", "huggingface", "mimic-cxr")
     if format in folders and not path.is_dir():
         raise UserError(f"{path}: a file, where the format '{format}' needs a folder.")
     if format in ("table", "coco", "karpathy") and path.is_dir():
@@ -86,6 +104,10 @@ def _expect_kind(path: Path, format: str) -> None:
 
 def _detect_file(path: Path) -> Reader:
     suffix = path.suffix.lower()
+    if is_indiana(path):
+        return read_indiana
+    if suffix == ".jsonl" and find_descriptions(path):
+        return read_medpix
     if suffix in TABLE_SUFFIXES:
         return read_table
     if suffix == ".json":
@@ -111,6 +133,9 @@ def _detect_folder(folder: Path) -> Reader:
         raise UserError(f"{folder}: cannot be read ({error.strerror}).") from None
     if not names:
         raise UserError(f"{folder}: the folder is empty.")
+    for found, reader in MEDICAL_FOLDERS:
+        if found(folder):
+            return reader
     if is_saved_dataset(folder):
         return read_huggingface
     if find_metadata(folder):
@@ -129,7 +154,7 @@ def _detect_folder(folder: Path) -> Reader:
     looked = (
         f"{', '.join(METADATA)} (here or in train/, validation/, test/); a {' or '.join(SIDECARS)} file of the same "
         f"name beside each image; {' or '.join(TOKEN_FILES)} (Flickr8k); .tar files (WebDataset); "
-        "a saved Hugging Face data set"
+        "a saved Hugging Face data set; MedPix 2.0, the Indiana chest X-rays (Kaggle's CSV or Open-i's XML), MIMIC-CXR"
     )
     tables = [name for name in names if name.lower().endswith((*TABLE_SUFFIXES, ".json"))]
     hint = f" If one of these is the table of captions, give its path: {', '.join(tables[:5])}." if tables else ""
@@ -151,6 +176,14 @@ def _with_unique_ids(examples: Sequence[Example]) -> list[Example]:
     return unique
 
 
+MEDICAL_FOLDERS: tuple[tuple[Callable[[Path], object], Reader], ...] = (
+    (is_mimic, read_mimic),
+    (is_indiana, read_indiana),
+    (find_descriptions, read_medpix),
+    (find_reports, read_openi),
+)
+MEDICAL = tuple(reader for _, reader in MEDICAL_FOLDERS)
+
 FORMATS: dict[str, Reader] = {
     "imagefolder": read_imagefolder,
     "sidecar": read_sidecar,
@@ -160,4 +193,8 @@ FORMATS: dict[str, Reader] = {
     "flickr8k": read_flickr8k,
     "webdataset": read_webdataset,
     "huggingface": read_huggingface,
+    "indiana": read_indiana,
+    "openi": read_openi,
+    "mimic-cxr": read_mimic,
+    "medpix": read_medpix,
 }

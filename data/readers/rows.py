@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from data.errors import UserError
 from data.readers.fields import Row
@@ -17,18 +17,22 @@ TABLE_SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 
 def load_rows(path: Path) -> list[Row]:
     """The rows of a table by its suffix. Raises UserError where the file is broken."""
-    suffix = path.suffix.lower()
-    if suffix == ".parquet":
-        rows = _load_parquet(path)
-    elif suffix in (".csv", ".tsv"):
-        rows = _load_csv(path, "\t" if suffix == ".tsv" else ",")
-    elif suffix in (".jsonl", ".ndjson"):
-        rows = _load_json_lines(path)
-    else:
-        raise UserError(f"{path}: not a table. Tables end in {', '.join(TABLE_SUFFIXES)} or .json (a list of objects).")
+    rows = list(iter_rows(path))
     if not rows:
         raise UserError(f"{path}: the table has no rows.")
     return rows
+
+
+def iter_rows(path: Path) -> Iterator[Row]:
+    """The rows of a table one at a time, however long it is. Raises UserError at the row where the file is broken."""
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        return _iter_parquet(path)
+    if suffix in (".csv", ".tsv"):
+        return _iter_csv(path, "\t" if suffix == ".tsv" else ",")
+    if suffix in (".jsonl", ".ndjson"):
+        return _iter_json_lines(path)
+    raise UserError(f"{path}: not a table. Tables end in {', '.join(TABLE_SUFFIXES)} or .json (a list of objects).")
 
 
 def columns_of(rows: Iterable[Row]) -> list[str]:
@@ -56,51 +60,63 @@ def load_json(path: Path) -> Any:
         raise UserError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}).{hint}") from None
 
 
-def _load_json_lines(path: Path) -> list[Row]:
-    rows: list[Row] = []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{path}, line {number}: not valid JSON ({error.msg}, column {error.colno}). "
-                "Every line has to be one object."
-            ) from None
-        if not isinstance(row, dict):
-            raise UserError(
-                f"{path}, line {number}: a {type(row).__name__}, where every line has to be one JSON object."
-            )
-        rows.append(row)
-    return rows
-
-
-def _load_csv(path: Path, delimiter: str) -> list[Row]:
-    """An empty cell is null: CSV has no other way to write it."""
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter)
-    rows: list[Row] = []
+@contextmanager
+def _open_text(path: Path, newline: str) -> Iterator[IO[str]]:
+    """A UTF-8 file, with or without a byte order mark. Raises UserError where it turns out not to be one."""
     try:
-        header = [name.strip() for name in next(reader, [])]
-        for cells in reader:
-            if not cells:
+        with open(path, encoding="utf-8-sig", newline=newline) as file:
+            yield file
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error.reason}). Save the file as UTF-8.") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+
+
+def _iter_json_lines(path: Path) -> Iterator[Row]:
+    with _open_text(path, "\n") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
                 continue
-            if len(cells) != len(header):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
                 raise UserError(
-                    f"{path}, line {reader.line_num}: {len(cells)} fields, where the header has {len(header)} "
-                    f"({', '.join(header)}). A caption that holds a comma needs double quotes around it."
+                    f"{path}, line {number}: not valid JSON ({error.msg}, column {error.colno}). "
+                    "Every line has to be one object."
+                ) from None
+            if not isinstance(row, dict):
+                raise UserError(
+                    f"{path}, line {number}: a {type(row).__name__}, where every line has to be one JSON object."
                 )
-            rows.append({name: cell if cell.strip() else None for name, cell in zip(header, cells, strict=True)})
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: not valid CSV ({error}).") from None
-    return rows
+            yield row
 
 
-def _load_parquet(path: Path) -> list[Row]:
+def _iter_csv(path: Path, delimiter: str) -> Iterator[Row]:
+    """An empty cell is null: CSV has no other way to write it."""
+    with _open_text(path, "") as file:
+        reader = csv.reader(file, delimiter=delimiter)
+        try:
+            header = [name.strip() for name in next(reader, [])]
+            for cells in reader:
+                if not cells:
+                    continue
+                if len(cells) != len(header):
+                    raise UserError(
+                        f"{path}, line {reader.line_num}: {len(cells)} fields, where the header has {len(header)} "
+                        f"({', '.join(header)}). A caption that holds a comma needs double quotes around it."
+                    )
+                yield {name: cell if cell.strip() else None for name, cell in zip(header, cells, strict=True)}
+        except csv.Error as error:
+            raise UserError(f"{path}, line {reader.line_num}: not valid CSV ({error}).") from None
+
+
+def _iter_parquet(path: Path) -> Iterator[Row]:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.ParquetFile(path).read().to_pylist()
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=256):
+                yield from batch.to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]}).") from None

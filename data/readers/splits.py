@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 
 from data.errors import UserError
 from data.example import Example
@@ -43,6 +43,27 @@ def split_in_name(file_name: str, default: str = "train") -> str:
     stem = file_name.rpartition("/")[2].partition(".")[0]
     found = {split for word in re.split(r"[-_ ]", stem) if (split := known_split(word))}
     return found.pop() if len(found) == 1 else default
+
+
+def groups_in_two_splits(examples: Iterable[Example]) -> dict[str, list[str]]:
+    """Patients or cases (``Example.group``) with examples in more than one split, each with those splits."""
+    splits: dict[str, set[str]] = defaultdict(set)
+    for example in examples:
+        if example.group is not None:
+            splits[example.group].add(example.split)
+    return {group: sorted(found) for group, found in splits.items() if len(found) > 1}
+
+
+def refuse_leaks(examples: Iterable[Example], where: str) -> None:
+    """Raises UserError where a patient or case is in two splits: scores on it would measure memory."""
+    leaks = groups_in_two_splits(examples)
+    if leaks:
+        first = "; ".join(f"{group} ({', '.join(splits)})" for group, splits in list(leaks.items())[:3])
+        raise UserError(
+            f"{where}: {len(leaks):,} patients or cases are in more than one split, so scores would measure memory: "
+            f"{first}{'; ...' if len(leaks) > 3 else ''}. Move each to one split; "
+            "'python scripts/prepare.py check DATA' lists them."
+        )
 
 
 def select_split(examples: Sequence[Example], split: str | None, where: str) -> list[Example]:

@@ -34,9 +34,9 @@ def examples_from_rows(
     merged: dict[tuple[Any, ...], Example] = {}
     for number, row in enumerate(rows, start=1):
         at = f"{where}, row {number}"
-        images = _images(row.get(columns.image), root, at)
+        images = row_images(row.get(columns.image), root, at)
         id = clean_text(row.get(columns.id)) if columns.id else None
-        name = id or id_prefix + _image_name(row[columns.image], number)
+        name = id or id_prefix + row_name(row[columns.image], number)
         example = columns.example(row, id=name, images=images, default_split=split, where=at)
         key = (
             images,
@@ -57,7 +57,7 @@ def examples_from_rows(
     return list(merged.values())
 
 
-def _images(value: Any, root: Path, where: str) -> tuple[ImageRef, ...]:
+def row_images(value: Any, root: Path, where: str) -> tuple[ImageRef, ...]:
     """A path, encoded bytes, ``{"bytes", "path"}`` as in Hugging Face Parquet files, or a list of those (views)."""
     values = value if isinstance(value, list | tuple) else [value]
     images = tuple(_image(item, root, where) for item in values)
@@ -76,7 +76,8 @@ def _image(value: Any, root: Path, where: str) -> ImageRef:
     return ImageRef(path=str(root / str(value).strip()))
 
 
-def _image_name(value: Any, number: int) -> str:
+def row_name(value: Any, number: int) -> str:
+    """What the image column calls the row's first image, or ``row-NUMBER`` where it holds bytes without a name."""
     first = value[0] if isinstance(value, list | tuple) else value
     if isinstance(first, Mapping):
         first = first.get("path")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from .coco import coco_scores
@@ -24,6 +24,7 @@ class Report:
 
     Both columns hold :data:`SCORES` (None: unavailable, see ``reasons``), :data:`COUNTS`, "mean length" in words and
     "novel share", the share of captions that are not word for word among the training captions (None: none known).
+    ``beside`` holds the same for further systems, by name.
     """
 
     captions: Column
@@ -34,6 +35,7 @@ class Report:
     tokenizer: Tokenizer
     images: int
     references: int
+    beside: dict[str, Column] = field(default_factory=dict)
 
 
 def evaluate(
@@ -42,18 +44,22 @@ def evaluate(
     *,
     tokenizer: Tokenizer,
     train: Sequence[str] = (),
+    beside: Mapping[str, Sequence[str]] | None = None,
 ) -> Report:
     """Score (B,) captions against (B, any number) references.
 
     Args:
         tokenizer: "words" or "ptb", for the captions, the references and the training captions alike.
         train: the training captions; without them the floor is the most frequent reference.
+        beside: captions (B,) of further systems, by name.
 
     Raises:
         ValueError: no caption, or an example without references.
         UserError: the tokenizer is unavailable.
     """
-    unique = list(dict.fromkeys([*captions, *train, *(text for group in references for text in group)]))
+    others = dict(beside or {})
+    written = [text for texts in others.values() for text in texts]
+    unique = list(dict.fromkeys([*captions, *written, *train, *(text for group in references for text in group)]))
     words = dict(zip(unique, tokenize(unique, tokenizer), strict=True))
     hypotheses = [words[text] for text in captions]
     wanted = [[words[text] for text in group] for group in references]
@@ -66,8 +72,15 @@ def evaluate(
         scores = {**caption_scores(texts, wanted), **programs}
         return {name: scores[name] for name in SCORES} | _variety(texts, known), reasons
 
-    with ThreadPoolExecutor(2) as pool:  # the Java programs of both run side by side
-        (scores, reasons), (floor_scores, _) = pool.map(column, [hypotheses, [floor] * len(hypotheses)])
+    systems = [
+        tuple(hypotheses),
+        (floor,) * len(hypotheses),
+        *(tuple(words[text] for text in texts) for texts in others.values()),
+    ]
+    distinct = list(dict.fromkeys(systems))  # an ablation often is a system that is there already
+    with ThreadPoolExecutor(2) as pool:  # the Java programs of two systems run side by side
+        columns = dict(zip(distinct, pool.map(column, distinct), strict=True))
+    (scores, reasons), (floor_scores, _), *rest = (columns[system] for system in systems)
     return Report(
         captions=scores,
         floor=floor_scores,
@@ -77,6 +90,7 @@ def evaluate(
         tokenizer=tokenizer,
         images=len(captions),
         references=sum(map(len, references)),
+        beside={name: scores for name, (scores, _) in zip(others, rest, strict=True)},
     )
 
 

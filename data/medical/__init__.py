@@ -1,0 +1,1 @@
+"""Medical data: readers of public radiology sets, report text, patients' ages and DICOM images."""

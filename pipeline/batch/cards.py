@@ -1,0 +1,38 @@
+"""What the gallery shows of a run: each image with its record, in the order of the inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from data.transforms import ImageConfig, load_image
+from pipeline.batch.inputs import Input
+from pipeline.batch.journal import Journal, digest
+from pipeline.batch.worker import check_file
+
+THUMBNAIL = ImageConfig(size=(160, 160))  # that size is enough to decode
+
+
+def cards(inputs: Iterable[Input], journal: Journal, errors: Journal) -> Iterator[dict[str, Any]]:
+    """A card for each input that has a caption or an error. Only where a record is, is kept of each."""
+    reasons = {digest(record["file"]): record["error"] for record in errors}
+    places: dict[int, int] = {}
+    start = 0
+    for end, record in journal.entries():
+        places[digest(str(record.get("file")))] = start
+        start = end
+    for item in inputs:
+        key = digest(item.name)
+        if key in places:
+            _, record = next(journal.entries(places[key]))
+            yield record | _picture(item)
+        elif key in reasons:
+            yield {"file": item.name, "caption": "", "error": reasons[key]}
+
+
+def _picture(item: Input) -> dict[str, Any]:
+    try:
+        check_file(item.images[0])
+        return {"image": load_image(item.images[0], THUMBNAIL)}
+    except (OSError, IndexError) as error:
+        return {"error": str(error)}

@@ -1,0 +1,172 @@
+"""What is to be captioned, one after the other: paths, patterns, lists, standard input, tars and tables."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+
+from data.errors import UserError
+from data.example import ImageRef
+from data.listing import Listed, list_path, no_images
+from data.readers.paths import existing, expand_sources
+from data.readers.rows import TABLE_SUFFIXES
+from pipeline.batch.journal import digest
+from pipeline.batch.tables import Columns, count_rows, table_inputs
+
+STDIN = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One thing to caption and the name that no other has. ``error`` says why nothing can be captioned.
+
+    ``images`` are the views of one example, one for all but tables with lists of images.
+    """
+
+    name: str
+    images: tuple[ImageRef, ...]
+    context: str | None = None
+    numbers: Mapping[str, float | None] = field(default_factory=dict)
+    categories: Mapping[str, str | None] = field(default_factory=dict)
+    error: str = ""
+
+
+class Inputs:
+    """All inputs that command-line arguments name; iterated as often as wanted, always in the same order.
+
+    Nothing is held but 64 bits for each name, and what standard input said. Where one folder or tar is all that is
+    given, inputs are named by their path in it, else by their path as given. An image that is named twice comes once.
+
+    Args:
+        sources: files, folders, tars, patterns, tables; ``@list.txt`` is a file that names one image a line, and ``-``
+            standard input that does. Lists may be separated by zero bytes instead, as ``find -print0`` writes them.
+        columns: what the columns of tables are called and what of them the model reads.
+        context: of all inputs that have none of their own, by their name; None where it is not known.
+        belongs: which inputs are this process's part.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[str],
+        *,
+        columns: Columns | None = None,
+        context: Callable[[str], str | None] = lambda name: None,
+        belongs: Callable[[Input], bool] = lambda item: True,
+    ) -> None:
+        self.columns, self.context, self.belongs = columns or Columns(), context, belongs
+        self.sources = [path for source in sources for path in _expand(source)]
+        self._stdin = _Kept(_texts(sys.stdin.buffer)) if STDIN in self.sources else None
+
+    def __iter__(self) -> Iterator[Input]:
+        seen: set[int] = set()
+        for item in self._all():
+            key = digest(item.name)
+            if key not in seen:
+                seen.add(key)
+                if self.belongs(item):
+                    yield item
+        if not seen:
+            raise no_images(self.sources)
+
+    def count(self) -> int | None:
+        """How many there are, what is named twice counted twice; None where only standard input knows."""
+        if self._stdin is not None:
+            return None
+        tables = [source for source in self.sources if _is_table(source)]
+        return sum(count_rows(Path(table)) for table in tables) + sum(
+            self.belongs(item) for source in self.sources if source not in tables for item in self._from(source)
+        )
+
+    def count_beside(self) -> Callable[[], int | None]:
+        """Count in a thread of its own. Returns a function that gives :meth:`count`, or None until it is known."""
+        found: list[int | None] = []
+
+        def run() -> None:
+            with suppress(OSError, ValueError):  # whoever iterates will meet it too, and say so
+                found.append(self.count())
+
+        threading.Thread(target=run, daemon=True).start()
+        return lambda: found[0] if found else None
+
+    def _all(self) -> Iterator[Input]:
+        for source in self.sources:
+            for item in self._from(source):
+                given = self.context(item.name) if item.context is None else None
+                yield replace(item, context=given) if given else item
+
+    def _from(self, source: str) -> Iterator[Input]:
+        if source == STDIN:
+            assert self._stdin is not None
+            yield from _listed(self._stdin)
+        elif source.startswith("@") and not os.path.exists(source):
+            with open(source[1:], "rb") as file:
+                yield from _listed(_texts(file))
+        elif _is_table(source):
+            yield from (Input(**row) for row in table_inputs(Path(source), self.columns))
+        else:
+            inside = "" if len(self.sources) == 1 else source
+            yield from map(_from_listed, list_path(source, inside))
+
+
+def _texts(stream: Iterable[bytes]) -> Iterator[str]:
+    """The lines of a stream, or what stands between its zero bytes.
+
+    Bytes that are not UTF-8 become surrogates, as in all file names that Python gives.
+    """
+    for line in stream:
+        for part in line.split(b"\0") if b"\0" in line else [line.rstrip(b"\r\n")]:
+            if part.strip():
+                yield os.fsdecode(part)
+
+
+class _Kept:
+    """What can be read only once, kept as it is read, so that it can be read again."""
+
+    def __init__(self, source: Iterator[str]) -> None:
+        self._source = source
+        self._known: list[str] = []
+
+    def __iter__(self) -> Iterator[str]:
+        for place in count():
+            if place == len(self._known):
+                more = next(self._source, None)
+                if more is None:
+                    return
+                self._known.append(more)
+            yield self._known[place]
+
+
+def _expand(source: str) -> list[str]:
+    """The paths of one argument. Raises UserError for one that names nothing."""
+    if source == STDIN:
+        return [source]
+    if source.startswith("@") and not os.path.exists(source):
+        if not os.path.isfile(source[1:]):
+            raise UserError(
+                f"{source}: there is no list '{source[1:]}'. @FILE names a text with one image path a line."
+            )
+        return [source]
+    paths = expand_sources(source)
+    for path in paths:
+        existing(path, "image path")
+    return paths
+
+
+def _is_table(source: str) -> bool:
+    return source.lower().endswith(TABLE_SUFFIXES) and not os.path.isdir(source)
+
+
+def _listed(lines: Iterable[str]) -> Iterator[Input]:
+    """What a list names; what does not exist fails by itself when it is read."""
+    for line in lines:
+        yield from map(_from_listed, list_path(line, line))
+
+
+def _from_listed(listed: Listed) -> Input:
+    return Input(listed.name, (listed.image,), error=listed.error)

@@ -1,0 +1,49 @@
+"""The formats that captions are written in. Each is the journal itself, or is made from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data.errors import UserError, did_you_mean
+from pipeline.batch.outputs.base import EXISTING, Output
+from pipeline.batch.outputs.sidecar import Sidecars
+from pipeline.batch.outputs.table import CsvFile, ParquetFile
+from pipeline.batch.outputs.webdataset import Tars
+
+__all__ = ["EXISTING", "FORMATS", "Output", "choose_format", "make_output"]
+
+FORMATS = ("jsonl", "csv", "parquet", "txt", "caption", "webdataset")
+SUFFIXES = {".csv": "csv", ".parquet": "parquet"}
+
+
+def choose_format(path: Path | None, given: str | None) -> str:
+    """The format that was given, else what the output's name says: JSON Lines unless it ends in .csv or .parquet.
+
+    Raises UserError for a format that does not exist, and for no output where the format needs one.
+    """
+    chosen = given or (SUFFIXES.get(path.suffix.lower(), "jsonl") if path else "jsonl")
+    if chosen not in FORMATS:
+        raise UserError(f"--format {chosen}: formats are {', '.join(FORMATS)}.{did_you_mean(chosen, FORMATS)}")
+    if path is None and chosen not in ("txt", "caption"):
+        raise UserError(f"--format {chosen} needs --output. Only txt and caption can stand beside the images.")
+    folder = chosen in ("txt", "caption", "webdataset")
+    if path is not None and path.exists() and folder != path.is_dir():
+        wanted, found = ("folder", "file") if folder else ("file", "folder")
+        raise UserError(f"{path}: a {found}, where --format {chosen} needs a {wanted}.")
+    return chosen
+
+
+def make_output(
+    path: Path | None, run: Path, kind: str, *, num_captions: int = 1, existing: str = "skip", separator: str = " "
+) -> Output:
+    """The output of a format; ``run`` is its run folder."""
+    if kind in ("txt", "caption"):
+        return Sidecars(path, run, suffix=f".{kind}", existing=existing, separator=separator)
+    assert path is not None
+    if kind == "csv":
+        return CsvFile(path, run, num_captions=num_captions)
+    if kind == "parquet":
+        return ParquetFile(path, run)
+    if kind == "webdataset":
+        return Tars(path, run, existing=existing, separator=separator)
+    return Output(path, path)

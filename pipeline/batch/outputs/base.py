@@ -1,0 +1,88 @@
+"""What every output is: a journal, and what is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pipeline.batch.inputs import Input
+from pipeline.batch.journal import Journal, Record, written_whole
+
+EXISTING = ("skip", "overwrite", "append", "prepend")
+
+
+class Output:
+    """JSON Lines: the journal is the output. The other formats derive from this.
+
+    Attributes:
+        needs_images: records carry the places of their images, as ``"_images"``.
+        path: the file or folder; None for sidecars beside their images.
+    """
+
+    needs_images = False
+
+    def __init__(self, path: Path | None, journal: Path) -> None:
+        self.path = path
+        self.journal = Journal(journal)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def prepare(self, item: Input, *, known: bool) -> Input | None:
+        """The input, or None where it is not to be captioned. ``known``: the journal has its caption."""
+        return item
+
+    def append(self, records: Sequence[Record]) -> int:
+        """Make captions final. Returns how many."""
+        self.journal.append(records)
+        return len(records)
+
+    def checkpoint(self) -> None:
+        """Called every half minute and at the end of all captions."""
+
+    def finish(self, *, quiet: bool = False) -> None:
+        """Called once all inputs are dealt with; the journal is closed."""
+
+    def clear(self) -> None:
+        """Forget an earlier run, in the output's place too."""
+        self.journal.path.unlink(missing_ok=True)
+
+    def check_unknown(self) -> None:
+        """Called where no run folder knows of this output. Raises UserError where it must not be written over."""
+
+
+def public(records: Iterator[Record]) -> Iterator[Record]:
+    """Records without what is for our own use."""
+    return ({name: value for name, value in record.items() if not name.startswith("_")} for record in records)
+
+
+def merge_text(old: str | None, new: str, existing: str, separator: str) -> str:
+    """What a text file holds after ``new`` came to what it held before, by ``--existing``."""
+    before = (old or "").strip()
+    if not before or existing == "overwrite":
+        return new
+    if existing == "skip":
+        return before
+    return separator.join((before, new) if existing == "append" else (new, before))
+
+
+def all_captions(record: Record) -> str:
+    """The caption and the next best ones, a line each."""
+    return "\n".join([record["caption"], *(other["caption"] for other in record.get("alternatives", ()))])
+
+
+class Mark:
+    """A small file in the run folder that says how far the journal has been dealt with, in bytes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> int:
+        try:
+            return int(self.path.read_text())
+        except (OSError, ValueError):
+            return 0
+
+    def write(self, position: int) -> None:
+        with written_whole(self.path, "w") as file:
+            file.write(str(position))

@@ -1,0 +1,98 @@
+"""Sidecars: a text file for each image, beside it or in the same place below another folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path, PurePath
+
+from data.errors import UserError
+from data.example import ImageRef
+from pipeline.batch.inputs import Input
+from pipeline.batch.journal import Record, digest, write_error
+from pipeline.batch.outputs.base import Mark, Output, all_captions, merge_text
+
+
+class Sidecars(Output):
+    """``x.txt`` for ``x.jpg``, written as soon as the caption is known.
+
+    The journal holds what each file is to contain before it is written, so that writing it again after a crash gives
+    the same: nothing is appended twice. :meth:`checkpoint` makes files final; those written after the last are written
+    again by the next run.
+    """
+
+    needs_images = True
+
+    def __init__(self, path: Path | None, run: Path, *, suffix: str, existing: str, separator: str) -> None:
+        super().__init__(path, run / "captions.jsonl")
+        self.suffix, self.existing, self.separator = suffix, existing, separator
+        self._mark = Mark(run / "written")
+        self._targets: set[int] = set()
+        self._replayed = False
+
+    def __str__(self) -> str:
+        return f"{self.suffix} files " + (f"in {self.path}" if self.path else "beside the images")
+
+    def target(self, name: str, image: ImageRef) -> Path:
+        """Where the sidecar of an image is. Raises UserError for one in an archive where no folder is given."""
+        if self.path is None:
+            if image.offset is not None or image.data is not None:
+                raise UserError(f"{name}: is in an archive and has no place beside it. Give a folder as --output.")
+            return Path(image.path).with_suffix(self.suffix)
+        inside = name if image.offset is None else name.replace(".tar:", ".tar/", 1)
+        parts = [part for part in PurePath(inside).parts if part not in ("..", os.sep)]
+        return Path(self.path, *parts).with_suffix(self.suffix)
+
+    def prepare(self, item: Input, *, known: bool) -> Input | None:
+        if item.error or not item.images:
+            return item
+        target = self.target(item.name, item.images[0])
+        key = digest(str(target))
+        if key in self._targets:
+            return replace(item, error=f"{target.name} is the sidecar of another image with that name already")
+        self._targets.add(key)
+        return None if self.existing == "skip" and not known and target.exists() else item
+
+    def append(self, records: Sequence[Record]) -> int:
+        self._replay()
+        for record in records:
+            path, offset, size, name = record.pop("_images")[0]
+            target = self.target(record["file"], ImageRef(path, offset, size, name))
+            old = None
+            with suppress(FileNotFoundError):
+                old = target.read_text(encoding="utf-8", errors="surrogateescape")
+            text = merge_text(old, all_captions(record), self.existing, self.separator)
+            record |= {"_sidecar": str(target), "_text": text}
+        self.journal.append(records)
+        for record in records:
+            _write(record)
+        return len(records)
+
+    def checkpoint(self) -> None:
+        os.sync()
+        self._mark.write(self.journal.path.stat().st_size)
+
+    def finish(self, *, quiet: bool = False) -> None:
+        self._replay()
+        self.checkpoint()
+
+    def _replay(self) -> None:
+        """Write what an earlier run may not have come to write."""
+        if not self._replayed:
+            self._replayed = True
+            for _, record in self.journal.entries(self._mark.read()):
+                _write(record)
+
+
+def _write(record: Record) -> None:
+    target = Path(record["_sidecar"])
+    unfinished = target.with_name(target.name + ".part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(record["_text"] + "\n", encoding="utf-8", errors="surrogateescape")
+        os.replace(unfinished, target)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise write_error(target, error) from None

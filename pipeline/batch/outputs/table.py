@@ -1,0 +1,92 @@
+"""CSV and Parquet: written from the journal, whole, when all inputs are dealt with."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+from data.errors import UserError
+from pipeline.batch.journal import Record, written_whole
+from pipeline.batch.outputs.base import Mark, Output, public
+
+ROW_GROUP = 10_000
+
+
+class TableFile(Output):
+    """A file made from the journal in the run folder. Bytes of names that are not UTF-8 are written as ``\\udcff``."""
+
+    def __init__(self, path: Path, run: Path) -> None:
+        super().__init__(path, run / "captions.jsonl")
+        self.file = path
+        self._mark = Mark(run / "written")
+
+    def finish(self, *, quiet: bool = False) -> None:
+        size = self.journal.path.stat().st_size
+        if self.file.is_file() and self._mark.read() == size:
+            return
+        with written_whole(self.file) as file:
+            self.write(public(iter(self.journal)), file)
+        self._mark.write(size)
+
+    def write(self, records: Iterator[Record], file: IO[bytes]) -> None:
+        raise NotImplementedError
+
+    def clear(self) -> None:
+        super().clear()
+        self.file.unlink(missing_ok=True)
+
+    def check_unknown(self) -> None:
+        if self.file.exists():
+            raise UserError(
+                f"{self.file}: exists, and there is no {self.file.name}.run beside it that says how it was made. "
+                "Choose another --output, or --overwrite it."
+            )
+
+
+class CsvFile(TableFile):
+    """A row for each image: file, caption, score, confidence, context; caption_2, score_2, ... of the next best."""
+
+    def __init__(self, path: Path, run: Path, *, num_captions: int = 1) -> None:
+        super().__init__(path, run)
+        self.num_captions = num_captions
+
+    def write(self, records: Iterator[Record], file: IO[bytes]) -> None:
+        more = [f"{name}_{n}" for n in range(2, self.num_captions + 1) for name in ("caption", "score", "confidence")]
+        names = ["file", "caption", "score", "confidence", "context", *more]
+        writer = csv.DictWriter(_Encoded(file), names, restval="", extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        for record in records:
+            for n, other in enumerate(record.pop("alternatives", ()), start=2):
+                record |= {f"{name}_{n}": value for name, value in other.items()}
+            writer.writerow(record)
+
+
+class ParquetFile(TableFile):
+    """Columns file, caption, score, confidence, alternatives (a list of structures), context."""
+
+    def write(self, records: Iterator[Record], file: IO[bytes]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        told: list[tuple[str, Any]] = [("caption", pa.string()), ("score", pa.float64()), ("confidence", pa.float64())]
+        schema = pa.schema(
+            [("file", pa.string()), *told, ("alternatives", pa.list_(pa.struct(told))), ("context", pa.string())]
+        )
+        with pyarrow.parquet.ParquetWriter(file, schema) as writer:
+            while rows := list(islice(records, ROW_GROUP)):
+                for row in rows:
+                    row["file"] = row["file"].encode("utf-8", "backslashreplace").decode("utf-8")
+                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+
+
+class _Encoded:
+    """What ``csv`` writes to: text in, UTF-8 out."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+
+    def write(self, text: str) -> int:
+        return self.file.write(text.encode("utf-8", "backslashreplace"))

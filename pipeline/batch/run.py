@@ -1,0 +1,187 @@
+"""The run itself: what is left to do, in blocks; records into the journal; failures tried once more at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import chain, islice
+
+from data.errors import UserError
+from pipeline.batch.inputs import Input
+from pipeline.batch.journal import Record, digest, to_line, written_whole
+from pipeline.batch.outputs import Output
+from pipeline.batch.pool import Block
+from pipeline.batch.run_folder import RunFolder
+from pipeline.batch.signals import Stop
+from pipeline.progress import Progress
+
+MANIFEST_SECONDS = 30.0
+
+Pool = Callable[[Iterator[Block]], Iterator[list[Record]]]
+
+
+@dataclass
+class Summary:
+    """What a run did. ``resumed``: captions of earlier runs; ``skipped``: inputs that the output has no use for."""
+
+    captioned: int = 0
+    failed: int = 0
+    resumed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    interrupted: bool = False
+
+
+class Run:
+    """Caption what is left of ``inputs`` into ``output``. The run folder is locked and its manifest begun.
+
+    Blocks are formed across files and folders by their place in the inputs, whatever was done before, and an
+    interrupted block is computed whole again: numbers can differ in the last digit with the other images of a batch,
+    and so the journal ends the same as without the interruption, byte for byte.
+    """
+
+    def __init__(
+        self, inputs: Iterable[Input], output: Output, folder: RunFolder, *, block: int, quiet: bool = False
+    ) -> None:
+        self.inputs, self.output, self.folder = inputs, output, folder
+        self.block, self.quiet = block, quiet
+        self.journal, self.errors = output.journal, folder.errors
+        self.summary = Summary()
+        self.done = {digest(str(record.get("file"))) for record in self.journal.recover()}
+        self.failed = {digest(str(record.get("file"))) for record in self.errors.recover()}
+        self.failed -= self.done
+        self.still_failed: set[int] = set()
+        self.summary.resumed = len(self.done)
+        self._names, self._listed = sha256(), 0
+        self._retry: list[Input] = []
+
+    def __call__(self, pool: Pool, total: Callable[[], int | None] = lambda: None) -> Summary:
+        """Run to the end, or until it is asked to stop. ``total`` says how many inputs there are, once known."""
+        start = time.monotonic()
+        with Stop() as stop, self.journal, self.errors:
+            try:
+                self._caption(pool, stop, total, start)
+            finally:
+                self.summary.seconds = time.monotonic() - start
+                self.summary.interrupted = stop.asked
+                with suppress(UserError):  # where the disk is full, that is what is told
+                    self._update("interrupted")
+        if not stop.asked:
+            self._drop_mended_errors()
+            self.output.finish(quiet=self.quiet)
+            self._update("complete", input={"names": self._listed, "sha256": self._names.hexdigest()})
+        return self.summary
+
+    def _caption(self, pool: Pool, stop: Stop, total: Callable[[], int | None], start: float) -> None:
+        blocks = self._until(stop)
+        first = next(blocks, None)
+        if first is None:
+            return
+        written = time.monotonic()
+        with nullcontext() if self.quiet else Progress("captions", unit="img") as progress:
+            for records in pool(chain([first], blocks)):
+                self._commit(records)
+                if progress:
+                    new = self.summary.captioned + self.summary.failed
+                    known = total()
+                    progress.update(
+                        new,
+                        None if known is None else max(new, known - len(self.done) - self.summary.skipped),
+                        note=f"{self.summary.failed:,} failed" if self.summary.failed else "",
+                    )
+                if time.monotonic() - written > MANIFEST_SECONDS:
+                    written = time.monotonic()
+                    self.output.checkpoint()
+                    self._update("running")
+            self.output.checkpoint()
+
+    def _commit(self, records: Iterable[Record]) -> None:
+        """Add to the journal what it does not hold yet."""
+        captions, errors = [], []
+        for record in records:
+            key = digest(record["file"])
+            if key in self.done:
+                continue
+            if "error" not in record:
+                captions.append(record)
+                if key in self.failed:
+                    self.failed.discard(key)
+                    self.done.add(key)
+            elif key not in self.still_failed:
+                self.still_failed.add(key)
+                if key not in self.failed:
+                    errors.append(record)
+        written = self.output.append(captions) if captions else 0
+        self.summary.captioned += written
+        if errors:
+            self.errors.append(errors)
+        self.summary.failed = len(self.still_failed)
+
+    # What is left -----------------------------------------------------------------------------------------------------
+
+    def _until(self, stop: Stop) -> Iterator[Block]:
+        for block in self._left():
+            if stop.asked:
+                return
+            yield block
+
+    def _left(self) -> Iterator[Block]:
+        """Blocks of what is not done: first the one in which an earlier run stopped, at last its failures again."""
+        inputs = self._wanted()
+        while block := list(islice(inputs, self.block)):
+            known = [self._is_known(item) for item in block]
+            if not all(known):
+                yield block
+                break
+        pending: list[Input] = []
+        for item in inputs:
+            if not self._is_known(item):
+                pending.append(item)
+                if len(pending) == self.block:
+                    yield pending
+                    pending = []
+        if pending:
+            yield pending
+        for at in range(0, len(self._retry), self.block):
+            yield self._retry[at : at + self.block]
+
+    def _is_known(self, item: Input) -> bool:
+        """Whether an earlier run has dealt with it; where that failed, it comes again at the end."""
+        key = digest(item.name)
+        if key in self.failed:
+            self._retry.append(item)
+            return True
+        return key in self.done
+
+    def _wanted(self) -> Iterator[Input]:
+        for item in self.inputs:
+            self._names.update(item.name.encode("utf-8", "surrogatepass") + b"\0")
+            self._listed += 1
+            wanted = self.output.prepare(item, known=digest(item.name) in self.done)
+            if wanted is None:
+                self.summary.skipped += 1
+            else:
+                yield wanted
+
+    # What is written at the end ---------------------------------------------------------------------------------------
+
+    def _drop_mended_errors(self) -> None:
+        """Errors of inputs that have a caption now, or are no longer there, are out of date."""
+        if not self.still_failed:
+            self.errors.path.unlink(missing_ok=True)
+        elif self.failed - self.still_failed or self.summary.resumed:
+            kept = [record for record in self.errors if digest(record["file"]) in self.still_failed]
+            with written_whole(self.errors.path) as file:
+                file.writelines(map(to_line, kept))
+
+    def _update(self, status: str, **more: object) -> None:
+        summary = self.summary
+        counts = {
+            "captioned": summary.resumed + summary.captioned,
+            "failed": summary.failed,
+            "skipped": summary.skipped,
+        }
+        self.folder.update(status=status, counts=counts, **more)

@@ -1,0 +1,173 @@
+"""From inputs to records: read, decode, caption; whatever goes wrong with an image is in its own record."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import UnidentifiedImageError
+from torch import Tensor
+
+from data.errors import UserError
+from data.example import ImageRef
+from data.transforms import load_image
+from pipeline.batch.inputs import Input
+from pipeline.batch.journal import Record
+from pipeline.captioner import Caption, Captioner
+from pipeline.search_config import SearchConfig
+
+LARGEST_FILE = 1 << 30  # bytes; what is larger is no photograph
+DIGITS = 4  # of scores and confidences
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """Everything that a process needs to caption, as plain values. ``device`` is cpu, cuda, cuda:1, mps."""
+
+    model: str
+    device: str = "cpu"
+    dtype: str | None = None
+    search: SearchConfig | None = None
+    prefix: str = ""
+    suffix: str = ""
+    keep_images: bool = False
+
+    def load(self) -> Worker:
+        dtype = None if self.dtype is None else getattr(torch, self.dtype)
+        captioner = Captioner.from_pretrained(Path(self.model), device=self.device, dtype=dtype)
+        return self.wrap(captioner)
+
+    def wrap(self, captioner: Captioner) -> Worker:
+        """A worker of these settings around a model that is loaded already."""
+        return Worker(captioner, self)
+
+
+class Worker:
+    """Captions blocks of inputs. Threads may share one.
+
+    ``settings`` say the search, by default the model's own, and the texts around each caption. A record is
+    ``{"file", "caption", "score", "confidence"}``, with ``"alternatives"`` where more than one caption was asked for
+    and ``"context"`` where there was one; or ``{"file", "error"}``. With ``keep_images`` the record of a caption has
+    ``"_images"`` too, [path, offset, size, name] of each, for outputs that need the images again.
+    """
+
+    def __init__(self, captioner: Captioner, settings: WorkerSettings) -> None:
+        self.captioner, self.settings = captioner, settings
+        self.search = settings.search or captioner.search
+        self.most = 1 << 30  # images that fit into memory at once, as far as is known
+
+    def __call__(self, block: Sequence[Input]) -> list[Record]:
+        """One record for each input, in order."""
+        found: dict[int, Record] = {}
+        ready: list[tuple[int, list[Tensor]]] = []
+        for place, item in enumerate(block):
+            try:
+                ready.append((place, self._read(item)))
+            except OSError as error:
+                found[place] = failure(item, error)
+        while ready:
+            part, ready = ready[: self.most], ready[self.most :]
+            items = [block[place] for place, _ in part]
+            captions = self._caption(items, [views for _, views in part])
+            for (place, _), item, caption in zip(part, items, captions, strict=True):
+                found[place] = self._record(item, caption) if isinstance(caption, Caption) else failure(item, caption)
+        return [found[place] for place in range(len(block))]
+
+    def _read(self, item: Input) -> list[Tensor]:
+        """The views of an input, each (C, H, W). Raises OSError for what cannot be read or decoded."""
+        if item.error:
+            raise OSError(item.error)
+        most = self.captioner.model.config.max_views
+        if len(item.images) > most:
+            raise OSError(f"{len(item.images)} views, where the model was trained with at most {most}")
+        views = []
+        for image in item.images:
+            check_file(image)
+            try:
+                views.append(self.captioner.transform(load_image(image, self.captioner.image)))
+            except MemoryError:
+                raise OSError("decoded, it does not fit into memory") from None
+        return views
+
+    def _caption(self, items: Sequence[Input], views: list[list[Tensor]]) -> list[Caption | Exception]:
+        """Captions of a batch; where it fails, of its halves, down to the one image that it fails with."""
+        try:
+            context = self.captioner.collate_context(
+                [item.context for item in items],
+                numbers=[item.numbers for item in items],
+                categories=[item.categories for item in items],
+            )
+            return list(self.captioner.caption_tensors(views, context, self.search))
+        except UserError:
+            raise
+        except Exception as error:
+            if len(items) == 1:
+                return [error.with_traceback(None)]
+            problem = error.with_traceback(None)
+        half = (len(items) + 1) // 2
+        if is_out_of_memory(problem):
+            self.most = min(self.most, half)
+            if self.captioner.device.type == "cuda":
+                torch.cuda.empty_cache()
+        parts = self._caption(items[:half], views[:half]) + self._caption(items[half:], views[half:])
+        if not any(isinstance(part, Caption) for part in parts):
+            raise problem  # not one image is captioned: the fault is not an image's
+        return parts
+
+    def _record(self, item: Input, caption: Caption) -> Record:
+        record: Record = {"file": item.name, **self._told(caption)}
+        if caption.alternatives:
+            record["alternatives"] = [self._told(other) for other in caption.alternatives]
+        if item.context:
+            record["context"] = item.context
+        if self.settings.keep_images:
+            record["_images"] = [[image.path, image.offset, image.size, image.name] for image in item.images]
+        return record
+
+    def _told(self, caption: Caption) -> Record:
+        return {
+            "caption": f"{self.settings.prefix}{caption.text}{self.settings.suffix}",
+            "score": round(caption.score, DIGITS),
+            "confidence": round(caption.confidence, DIGITS),
+        }
+
+
+def failure(item: Input, error: Exception) -> Record:
+    """The record of an input that has no caption."""
+    if isinstance(error, UnidentifiedImageError):
+        reason = "not an image, or of a kind that Pillow does not read"
+    elif isinstance(error, OSError):
+        reason = error.strerror or str(error)
+    elif is_out_of_memory(error):
+        reason = "out of memory, even with this image alone"
+    else:
+        reason = f"{type(error).__name__}: {error}"
+    return {"file": item.name, "error": reason}
+
+
+def check_file(image: ImageRef) -> None:
+    """Raises OSError for a path that must not be read: a folder, pipe or device, or far too much."""
+    if image.data is not None:
+        return
+    status = os.stat(image.path)
+    if stat.S_ISDIR(status.st_mode):
+        os.listdir(image.path)  # says so where the folder may not be read
+        raise OSError("a folder, not an image")
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("not a regular file")
+    if (image.size or status.st_size) > LARGEST_FILE:
+        raise OSError("larger than 1 GiB: not taken for an image")
+    if not (image.size if image.offset is not None else status.st_size):
+        raise OSError("the file is empty")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of the processor or of a GPU."""
+    told = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in told or "can't allocate memory" in told)
+    )

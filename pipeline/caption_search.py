@@ -1,0 +1,77 @@
+"""The search over a captioning model: memory in, hypotheses out; settings in words become rules in token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.tokenizer import CaptionTokenizer
+from pipeline.fusion import Attention, Memory
+from pipeline.generation import Hypothesis, search
+from pipeline.model import CaptionModel
+from pipeline.search_config import SearchConfig
+from pipeline.wording import resolve
+
+
+def search_captions(
+    model: CaptionModel,
+    memory: Memory,
+    tokenizer: CaptionTokenizer,
+    config: SearchConfig,
+    *,
+    seeds: Sequence[int] | None = None,
+    keep_attention: bool = False,
+) -> list[list[Hypothesis]]:
+    """Search a memory: beams are extra queries, and the memory is narrowed only when examples are done.
+
+    Args:
+        seeds: of each example, for sampling; by default its place in the batch.
+        keep_attention: each hypothesis says where the heads looked.
+
+    Raises:
+        UserError: for required words that the vocabulary lacks.
+    """
+    device = memory.summary.device
+    rows = memory, torch.arange(len(memory.summary), device=device)
+    wording = resolve(config, tokenizer)
+
+    def step(tokens: Tensor, state: Any, ids: Tensor) -> tuple[Tensor, Any, Any]:
+        nonlocal rows
+        current, current_ids = rows
+        if len(ids) < len(current_ids):
+            kept = torch.isin(current_ids, ids).nonzero().squeeze(1)
+            rows = current, current_ids = current.select(kept), ids
+        logits, state, attention = model.decoder.step(tokens, current, state)
+        return logits, state, _AttentionOfStep(attention) if keep_attention else None
+
+    return search(
+        step,
+        model.decoder.start(memory),
+        batch=len(memory.summary),
+        config=config,
+        bos=tokenizer.bos_id,
+        eos=tokenizer.eos_id,
+        suppress=(*tokenizer.never_generated, *wording.suppress),
+        rules=wording.rules,
+        required=wording.required,
+        seeds=seeds,
+        device=device,
+        keep_attention=keep_attention,
+    )
+
+
+class _AttentionOfStep:
+    """Attention of one step, indexed by (row, beam): (visual (H_v, N), text (H_t, M + W))."""
+
+    def __init__(self, attention: Attention) -> None:
+        self.attention = attention
+
+    def __getitem__(self, index: tuple[int, int]) -> tuple[Tensor | None, Tensor | None]:
+        visual, text = self.attention.visual, self.attention.text
+        return (
+            None if visual is None else visual[index][0].cpu(),
+            None if text is None else text[index][0].cpu(),
+        )

@@ -1,0 +1,166 @@
+"""What a search has found: each caption is a place in the record of all steps, and its words are the path there.
+
+Dimension letters: see ``selection.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.search_config import SearchConfig
+from pipeline.selection import Beams, Choice
+
+
+@dataclass
+class Hypothesis:
+    """One caption: its tokens without ``<bos>`` and ``<eos>``, ranking score, and log-probability of each token.
+
+    ``token_scores`` has one entry more than ``tokens`` where the caption ended by itself: that of ``<eos>``.
+    ``attention`` holds, per entry of ``token_scores``, what the step function gave besides (when asked for).
+    """
+
+    tokens: list[int]
+    score: float
+    token_scores: list[float]
+    ended: bool
+    attention: list[Any] = field(default_factory=list)
+
+
+@dataclass
+class _Step:
+    """What one step saw and chose, in lists. ``row`` is where each example was; a beam's row is its example's.
+
+    Of the beams that it read: ``end`` (B, G), the log-probability of ``<eos>``. Of those that it made: ``source``,
+    ``token`` and ``score``, (B, G').
+    """
+
+    row: dict[int, int]
+    end: list[list[float]]
+    source: list[list[int]]
+    token: list[list[int]]
+    score: list[list[float]]
+    extra: Any
+
+
+@dataclass
+class _Found:
+    """A caption as the place where it ended: its words are the path that leads there."""
+
+    score: float
+    length: int
+    beam: int
+    ended: bool
+
+
+class Record:
+    """All steps of a search and the captions found: paths are only followed for what is returned."""
+
+    def __init__(self, batch: int, config: SearchConfig) -> None:
+        self.config = config
+        self.lanes = config.num_captions if config.sample else config.beam_groups
+        self.size = 1 if config.sample else config.beam_size // config.beam_groups
+        self.steps: list[_Step] = []
+        self.found: list[list[list[_Found]]] = [[[] for _ in range(self.lanes)] for _ in range(batch)]
+
+    def step(self, beams: Beams, choice: Choice, log_probs: Tensor, eos: int, extra: Any) -> None:
+        """Note a step, the captions that end with it, and the unfinished ones of examples where nothing goes on."""
+        examples, length = beams.ids.tolist(), len(self.steps)
+        end = log_probs[..., eos]
+        rows = torch.arange(len(examples), device=end.device).unsqueeze(1)
+        score = log_probs[rows, choice.source, choice.token]
+        row = {example: index for index, example in enumerate(examples)}
+        self.steps.append(
+            _Step(row, end.tolist(), choice.source.tolist(), choice.token.tolist(), score.tolist(), extra)
+        )
+        rows, ending = choice.ends.nonzero(as_tuple=True)
+        totals = (beams.totals + end)[rows, ending].tolist()
+        lanes = beams.lane[rows, ending].tolist()
+        for index, beam, lane, total in zip(rows.tolist(), ending.tolist(), lanes, totals, strict=True):
+            self._add(examples[index], lane, _Found(self._rank(total, length + 1), length, beam, True))
+        stuck = (~choice.totals.isfinite().any(1)).nonzero().squeeze(1).tolist()
+        for index in stuck:
+            self._add_unfinished(examples[index], beams, index)
+
+    def going(self, choice: Choice) -> list[int]:
+        """The rows whose search is not over: an unfinished beam could still be among the best of its lane."""
+        length, rows = len(self.steps), []
+        totals, lanes = choice.totals.tolist(), choice.lane.tolist()
+        for example, row in self.steps[-1].row.items():
+            for total, lane in zip(totals[row], lanes[row], strict=True):
+                found = self.found[example][lane]
+                better = len(found) < self.size or found[-1].score < self._rank(total, length)
+                if better and total > -torch.inf:
+                    rows.append(row)
+                    break
+        return rows
+
+    def results(self, example: int, keep_attention: bool) -> list[Hypothesis]:
+        """The best first; of several lanes the best of each, then the second best. Diverse beams put
+        repetitions last."""
+        lanes = self.found[example]
+        turns = [[lane[turn] for lane in lanes if turn < len(lane)] for turn in range(max(map(len, lanes)))]
+        found = [entry for turn in turns for entry in sorted(turn, key=lambda entry: -entry.score)]
+        if self.config.beam_groups == 1:
+            return [self._follow(example, entry, keep_attention) for entry in found[: self.config.num_captions]]
+        hypotheses = [self._follow(example, entry, keep_attention) for entry in found]
+        first = {tuple(hypothesis.tokens): place for place, hypothesis in reversed(list(enumerate(hypotheses)))}
+        order = sorted(range(len(found)), key=lambda place: first[tuple(hypotheses[place].tokens)] != place)
+        return [hypotheses[place] for place in order[: self.config.num_captions]]
+
+    def _add(self, example: int, lane: int, found: _Found) -> None:
+        best = self.found[example][lane]
+        if len(best) < self.size or found.score > best[-1].score:
+            best.append(found)
+            best.sort(key=lambda entry: -entry.score)
+            del best[self.size :]
+
+    def _add_unfinished(self, example: int, beams: Beams, row: int) -> None:
+        """The current beams, best first, where a lane has too few finished ones."""
+        totals, lanes, length = beams.totals[row].tolist(), beams.lane[row].tolist(), len(self.steps) - 1
+        wanted = min(self.size, self.config.num_captions)
+        for beam in sorted(range(len(totals)), key=lambda beam: -totals[beam]):
+            found = self.found[example][lanes[beam]]
+            if len(found) < wanted and totals[beam] > -torch.inf:
+                entry = self._cut(example, _Found(self._rank(totals[beam], length), length, beam, False))
+                self.found[example][lanes[beam]].append(entry)
+
+    def _cut(self, example: int, entry: _Found) -> _Found:
+        """The longest beginning of an unfinished caption that may end there; the whole one if there is none."""
+        total, beam = None, entry.beam
+        for length in range(entry.length, 0, -1):
+            step, before = self.steps[length], self.steps[length - 1]
+            if step.end[step.row[example]][beam] > -torch.inf:
+                if length == entry.length:
+                    return entry
+                total = sum(self._path(example, length, beam)[1])
+                return _Found(self._rank(total, length), length, beam, False)
+            beam = before.source[before.row[example]][beam]
+        return entry
+
+    def _path(self, example: int, length: int, beam: int) -> tuple[list[int], list[float], list[int]]:
+        """Words, their log-probabilities, and the beam that each step read, ``beam`` at ``length`` being the last."""
+        tokens, scores, path = [], [], [beam]
+        for step in reversed(self.steps[:length]):
+            row = step.row[example]
+            tokens.append(step.token[row][beam])
+            scores.append(step.score[row][beam])
+            beam = step.source[row][beam]
+            path.append(beam)
+        return tokens[::-1], scores[::-1], path[::-1]
+
+    def _follow(self, example: int, entry: _Found, keep_attention: bool) -> Hypothesis:
+        tokens, scores, path = self._path(example, entry.length, entry.beam)
+        if entry.ended:
+            last = self.steps[entry.length]
+            scores.append(last.end[last.row[example]][entry.beam])
+        attention = []
+        if keep_attention:
+            attention = [step.extra[step.row[example], beam] for step, beam in zip(self.steps, path, strict=False)]
+        return Hypothesis(tokens, entry.score, scores, entry.ended, attention[: len(scores)])
+
+    def _rank(self, total: float, length: int) -> float:
+        return total / max(length, 1) ** self.config.length_penalty

@@ -1,0 +1,188 @@
+"""The 14 CheXpert observations in a report, by rules that can be read: phrases, and what denies or doubts them.
+
+In the manner of NegEx (Chapman et al., 2001): a cue counts for the mentions of its own clause. The tables are in
+``chexpert_phrases.py``. ``explain`` says for each mention which words made it what it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from enum import IntEnum
+from functools import lru_cache
+from typing import NamedTuple
+
+from . import chexpert_phrases as table
+
+OBSERVATIONS = (
+    *(name for name in table.MENTIONS if name != table.DEVICES),
+    table.DEVICES,
+    table.NO_FINDING,
+)
+
+
+class Status(IntEnum):
+    """What a report says of an observation; of several mentions the highest counts."""
+
+    ABSENT = 0  # not mentioned
+    NEGATIVE = 1
+    UNCERTAIN = 2
+    POSITIVE = 3
+
+
+class Mention(NamedTuple):
+    """One mention: the observation, its status, the words, the cue that decided ("" where none did)."""
+
+    observation: str
+    status: Status
+    words: str
+    cue: str
+
+
+class _Phrase(NamedTuple):
+    key: str  # a part of the text without which the pattern cannot match: looked for first, as that is fast
+    pattern: re.Pattern[str]
+
+
+def label_report(report: str) -> dict[str, Status]:
+    """Status of each of :data:`OBSERVATIONS`.
+
+    "No Finding" is positive where nothing else but devices is positive or uncertain, and absent otherwise.
+    """
+    found = dict.fromkeys(OBSERVATIONS, Status.ABSENT)
+    for sentence in split_sentences(report):
+        for mention in label_sentence(sentence):
+            found[mention.observation] = max(found[mention.observation], mention.status)
+    findings = (found[name] for name in OBSERVATIONS if name not in (table.DEVICES, table.NO_FINDING))
+    if max(findings) < Status.UNCERTAIN:
+        found[table.NO_FINDING] = Status.POSITIVE
+    return found
+
+
+def label_reports(reports: Iterable[str]) -> list[dict[str, Status]]:
+    """:func:`label_report` of each."""
+    return [label_report(report) for report in reports]
+
+
+def split_sentences(report: str) -> list[str]:
+    """Lower-case sentences of single-spaced words, commas and colons; hyphens between words become spaces.
+
+    A full stop between digits, as in "1.5 cm", ends no sentence.
+    """
+    text = _DASH.sub(" ", report.lower().replace("’", "'"))
+    return [words for part in _SENTENCE.split(text) if (words := " ".join(_OTHER.sub(" ", part).split()))]
+
+
+def explain(report: str) -> list[Mention]:
+    """Every mention in a report, in order, with the cue that decided its status."""
+    return [mention for sentence in split_sentences(report) for mention in label_sentence(sentence)]
+
+
+@lru_cache(maxsize=65536)
+def label_sentence(sentence: str) -> tuple[Mention, ...]:
+    """Mentions of one sentence as :func:`split_sentences` gives it."""
+    meant = _blank(sentence, _NOT_MEANT)
+    hits = [(*match.span(), name, status) for name, status, phrases in _PHRASES for match in _matches(meant, phrases)]
+    if not hits:
+        return ()
+    cues = _blank(sentence, _NOT_A_DENIAL)
+    mentions = []
+    for start, end, name, status in _without_overlaps(hits):
+        decided, cue = (status, sentence[start:end]) if status != Status.POSITIVE else _judge(cues, start, end)
+        mentions.append(Mention(name, decided, sentence[start:end], cue))
+    return tuple(mentions)
+
+
+def _judge(sentence: str, start: int, end: int) -> tuple[Status, str]:
+    """Status of a mention at [start, end), and the cue: the nearest before it, else one behind it."""
+    ends = [match.span() for match in _matches(_blank(sentence, _NO_END), _ENDS)]
+    opening, first = max((span for span in ends if span[1] <= start), key=lambda span: span[1], default=(0, 0))
+    last = min((span[0] for span in ends if span[0] >= end), default=len(sentence))
+    before, after = _blank(sentence[first:end], _BEHIND), sentence[start:last]
+    governed = _VERB.search(sentence, opening, start) is not None
+    nearest = (0, 0, Status.POSITIVE, "")  # of the cues before: the one that ends last, of several the longest
+    for status, phrases in ((Status.UNCERTAIN, _DOUBTS_AFTER), (Status.NEGATIVE, _DENIES_AFTER)):
+        for match in _matches(before, phrases):
+            if not _NEW_SUBJECT.search(before, match.end()):
+                nearest = max(nearest, (match.end(), len(match[0]), status, match[0]))
+    if nearest[3]:
+        return nearest[2:]
+    for status, phrases in ((Status.UNCERTAIN, _DOUBTS_BEFORE), (Status.NEGATIVE, _DENIES_BEFORE)):
+        for match in _matches(after, phrases):
+            if _reaches(after[: match.start()], governed):
+                return status, match[0]
+    return Status.POSITIVE, ""
+
+
+def _reaches(between: str, governed: bool) -> bool:
+    """Whether a cue behind a mention is about it, too, and not only about something named between the two.
+
+    ``governed``: the mention has a verb of its own before it, as in "there is x and y is not seen".
+    """
+    if governed and re.search(r"(?:,| and) ", between):
+        return False
+    return len(_VERB.findall(between)) <= 1 and not _NEW_SUBJECT.search(between)
+
+
+def _without_overlaps(hits: Sequence[tuple[int, int, str, Status]]) -> list[tuple[int, int, str, Status]]:
+    """Of hits of one observation that overlap, outright statements first ("heart size is normal"), then the longest."""
+    kept: list[tuple[int, int, str, Status]] = []
+    for hit in sorted(hits, key=lambda hit: (hit[3] == Status.POSITIVE, hit[0] - hit[1], hit[0])):
+        if not any(hit[2] == other[2] and hit[0] < other[1] and other[0] < hit[1] for other in kept):
+            kept.append(hit)
+    return sorted(kept)
+
+
+def _matches(text: str, phrases: Sequence[_Phrase]) -> Iterator[re.Match[str]]:
+    for phrase in phrases:
+        if phrase.key in text:
+            yield from phrase.pattern.finditer(text)
+
+
+def _blank(text: str, phrases: Sequence[_Phrase]) -> str:
+    """``text`` with the phrases replaced by as many underscores, so that positions stay."""
+    for match in _matches(text, phrases):
+        text = text[: match.start()] + "_" * (match.end() - match.start()) + text[match.end() :]
+    return text
+
+
+def _compile(phrases: Iterable[str]) -> tuple[_Phrase, ...]:
+    """Phrases of the tables as regular expressions."""
+    compiled = []
+    for phrase in phrases:
+        words = phrase.split()
+        parts, key = [], ""
+        for word in words:
+            if word == "~":
+                parts.append(r"(?:[\w'_]+ ){0,6}?")
+                continue
+            options = "|".join(re.escape(option).replace(r"\*", r"\w*") for option in word.split("|"))
+            parts.append(f"(?:{options}) ")
+            if "|" not in word and len(word.rstrip("*")) > len(key):
+                key = word.rstrip("*")
+        compiled.append(_Phrase(key, re.compile(r"(?<![\w'])" + "".join(parts)[:-1] + r"(?![\w'])")))
+    return tuple(compiled)
+
+
+_DASH = re.compile(r"(?<=\w)[-/](?=\w)")
+_SENTENCE = re.compile(r"[;!?\n]|\.(?!\d)|(?<!\d)\.")
+_OTHER = re.compile(r"[^\w', ]")
+_VERB = re.compile(r"\b(?:is|are|was|were|has|have|had|shows?|demonstrates?|remains?|appears?|reveals?)\b")
+_NEW_SUBJECT = re.compile(r"(?:\band|,) (?:the|there|heart|lungs)\b|\b(?:may|might|could) ")
+_COMMA_CLAUSE = re.compile(r", (?:and )?(?=(?:the|there|heart|cardiac|cardiomegaly|lungs|lung|mild|stable|unchanged) )")
+
+_ENDS = (*_compile(table.CLAUSE_ENDS), _Phrase(", ", _COMMA_CLAUSE))
+_NO_END = _compile(table.NOT_A_CLAUSE_END)
+_NOT_MEANT, _NOT_A_DENIAL = _compile(table.NOT_MEANT), _compile(table.NOT_A_DENIAL)
+_DENIES_AFTER, _DOUBTS_AFTER = _compile(table.DENIES_AFTER), _compile(table.DOUBTS_AFTER)
+_DENIES_BEFORE, _DOUBTS_BEFORE = _compile(table.DENIES_BEFORE), _compile(table.DOUBTS_BEFORE)
+_BEHIND = (*_DENIES_BEFORE, *_DOUBTS_BEFORE)
+_PHRASES = [
+    (name, status, _compile(phrases))
+    for status, phrases_of in (
+        (Status.NEGATIVE, table.NORMAL),
+        (Status.UNCERTAIN, table.BORDERLINE),
+        (Status.POSITIVE, table.MENTIONS),
+    )
+    for name, phrases in phrases_of.items()
+]

@@ -1,0 +1,171 @@
+"""How captions are searched for: every setting, with its default and what contradicts it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Self
+
+from data.errors import UserError, did_you_mean
+
+ENGLISH = "english"  # in ``bad_endings``: all of BAD_ENDINGS
+BAD_ENDINGS = (
+    *("a", "an", "the", "this", "these", "some", "several", "many", "very", "its", "their", "his", "her", "my", "your"),
+    *("of", "in", "on", "at", "to", "by", "for", "from", "with", "within", "into", "onto", "between", "among", "near"),
+    *("beside", "and", "or", "but", "nor", "as", "than", "that", "which", "whose", "who", "our"),
+    *("is", "are", "was", "were", "be", "been", "being", "has", "have", "had"),
+)
+WORD_LISTS = ("forbidden_words", "required_words", "bad_endings")
+SAMPLING_ONLY = ("temperature", "top_k", "top_p")
+BEAMS_ONLY = ("beam_size", "beam_groups", "diversity_penalty")
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """How captions are searched for: beam search (greedy, plain or diverse), or sampling.
+
+    Lengths and n-grams count tokens: words, or pieces of words under BPE. Lists of words may be one text with commas.
+
+    Attributes:
+        beam_size: beams per image; 1 is greedy. Not used for sampling.
+        max_length: longest caption in tokens, ``<eos>`` not counted.
+        min_length: shortest caption in tokens.
+        length_penalty: hypotheses are ranked by log p / length ** length_penalty; above 0 favours longer ones.
+        num_captions: how many of the best are returned, at most beam_size; or how many samples are drawn.
+        beam_groups: diverse beam search (Vijayakumar et al. 2016) with that many groups of beam_size / beam_groups.
+        diversity_penalty: what a word costs, in nats, for each beam of earlier groups that takes it at the same step.
+        sample: draw each word at random instead of searching for the most probable caption.
+        temperature: of sampling; below 1 favours probable words.
+        top_k: sample among the k most probable words only; 0 is all.
+        top_p: sample among the most probable words that together reach this probability only; 1 is all.
+        seed: of sampling. An image's samples depend on the seed and its pixels, not on the batch it is in.
+        no_repeat_ngram: no run of that many tokens occurs twice in a caption; 0 allows it.
+        forbidden_words: words or phrases that no caption contains.
+        required_words: words or phrases that each caption contains (beam search with dynamic beam allocation).
+        bad_endings: words that no caption ends with; ``english`` stands for English function words ("a", "of", "the").
+    """
+
+    beam_size: int = 3
+    max_length: int = 40
+    min_length: int = 1
+    length_penalty: float = 0.7
+    num_captions: int = 1
+    beam_groups: int = 1
+    diversity_penalty: float = 0.5
+    sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    no_repeat_ngram: int = 0
+    forbidden_words: tuple[str, ...] = ()
+    required_words: tuple[str, ...] = ()
+    bad_endings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in WORD_LISTS:
+            object.__setattr__(self, name, _words(name, getattr(self, name)))
+        self._check_ranges()
+        if self.sample:
+            self._check_sampling()
+        else:
+            self._check_beams()
+
+    def _check_ranges(self) -> None:
+        if self.beam_size < 1:
+            raise UserError(f"beam_size is {self.beam_size}: it must be 1 (greedy) or more.")
+        if not 0 <= self.min_length <= self.max_length or self.max_length < 1:
+            raise UserError(
+                f"min_length is {self.min_length} and max_length {self.max_length}: 0 <= min <= max, 1 <= max."
+            )
+        if not math.isfinite(self.length_penalty):
+            raise UserError(f"length_penalty is {self.length_penalty}: it must be a number, such as 0.7.")
+        if not (math.isfinite(self.diversity_penalty) and self.diversity_penalty >= 0):
+            raise UserError(f"diversity_penalty is {self.diversity_penalty}: it must be 0 or more, such as 0.5.")
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise UserError(f"temperature is {self.temperature}: it must be above 0; near 0, use beam_size=1 instead.")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"top_p is {self.top_p}: it must be above 0 and at most 1, which allows all words.")
+        for name, zero in (("top_k", "all words"), ("no_repeat_ngram", "off"), ("seed", "the default")):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} is {getattr(self, name)}: it must be 0 ({zero}) or more.")
+
+    def _check_sampling(self) -> None:
+        if self.num_captions < 1:
+            raise UserError(f"num_captions is {self.num_captions}: it must be 1 or more.")
+        if self.beam_groups > 1:
+            raise UserError(f"sample and beam_groups={self.beam_groups} contradict: sampling has no beams. Drop one.")
+        if self.required_words:
+            raise UserError("sample and required_words contradict: only beam search can require words. Drop one.")
+
+    def _check_beams(self) -> None:
+        if not 1 <= self.num_captions <= self.beam_size:
+            raise UserError(
+                f"num_captions is {self.num_captions}: it must be from 1 to beam_size, which is {self.beam_size}."
+            )
+        for name in SAMPLING_ONLY:
+            if getattr(self, name) != default(name):
+                raise UserError(
+                    f"{name} is {getattr(self, name)}, and only sampling uses it: set sample too, or leave {name} at "
+                    f"{default(name)} for beam search."
+                )
+        if self.beam_groups < 1 or self.beam_size % self.beam_groups:
+            divisors = [str(n) for n in range(1, self.beam_size + 1) if self.beam_size % n == 0]
+            raise UserError(
+                f"beam_groups is {self.beam_groups}: it must divide beam_size, which is {self.beam_size}: "
+                f"{', '.join(divisors)}."
+            )
+        if self.beam_groups == 1 and self.diversity_penalty != default("diversity_penalty"):
+            raise UserError(
+                f"diversity_penalty is {self.diversity_penalty} and there is one group of beams: set beam_groups to 2 "
+                "or more, or drop diversity_penalty."
+            )
+        if self.required_words and self.beam_groups > 1:
+            raise UserError("required_words and beam_groups contradict: set beam_groups to 1.")
+        if self.required_words and self.beam_size < 2:
+            raise UserError("required_words need beam_size 2 or more: greedy search cannot look for their place.")
+
+    def changed(self, **changes: Any) -> Self:
+        """These settings with some changed; going from beams to sampling or back drops what only the other uses.
+
+        Raises UserError for settings that do not exist or contradict each other.
+        """
+        _check_names(changes)
+        sample = changes.get("sample", self.sample)
+        if sample and changes.get("beam_size", 1) > 1:
+            raise UserError(
+                f"sample and beam_size={changes['beam_size']} contradict: sampling has no beams. Drop one; "
+                "num_captions says how many samples are drawn."
+            )
+        if sample != self.sample:
+            changes = {name: default(name) for name in (BEAMS_ONLY if sample else SAMPLING_ONLY)} | changes
+        return replace(self, **changes)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of :meth:`to_dict`; what is absent has its default."""
+        _check_names(values)
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def _check_names(settings: Iterable[str]) -> None:
+    valid = SearchConfig.__dataclass_fields__
+    for name in settings:
+        if name not in valid:
+            raise UserError(f"unknown search setting '{name}'.{did_you_mean(name, valid)}")
+
+
+def default(name: str) -> Any:
+    return next(entry.default for entry in fields(SearchConfig) if entry.name == name)
+
+
+def _words(name: str, value: Any) -> tuple[str, ...]:
+    """A list of words or phrases, or one text with commas, as a tuple without blanks and repetitions."""
+    entries = value.split(",") if isinstance(value, str) else value
+    if entries is None or not all(isinstance(entry, str) for entry in entries):
+        raise UserError(f"{name} is {value!r}: it must be a list of words or phrases, or a text with commas between.")
+    return tuple(dict.fromkeys(entry.strip() for entry in entries if entry.strip()))

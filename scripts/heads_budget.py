@@ -1,0 +1,192 @@
+"""One checkpoint, any number of heads: quality and latency of a model folder under every head budget.
+
+python scripts/heads.py budget --model FOLDER --data SOURCE --output budget.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from data.errors import UserError
+from data.example import Example
+from pipeline.captioner import Captioner
+from pipeline.config import FusionConfig
+from pipeline.heads.prune import parse_budget
+from pipeline.progress import Progress
+from scripts.bench import described, markdown, show
+from scripts.bench_timing import Section, Setting, Spread, machine, plain
+from scripts.cli import run
+from scripts.heads_laboratory import Laboratory, open_data
+from scripts.heads_latency import caption_latency, steps_section
+
+QUALITY = "CIDEr-D"
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python scripts/heads.py budget",
+        description="Quality and latency under every head budget: only the first heads of each kind are kept.",
+    )
+    add = parser.add_argument
+    add(
+        "--model",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FOLDER",
+        help="model folder, trained with RandomHeadBudget; several: the same training with other seeds",
+    )
+    add("--data", nargs="+", required=True, metavar="SOURCE", help="data set, of which the split 'val' is captioned")
+    add(
+        "--heads",
+        nargs="+",
+        metavar="V+T",
+        help="budgets, visual + text heads (default: 1+1, 2+2, ... to all), or 'every' for each pair",
+    )
+    add(
+        "--beside",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="models trained on their own with as many heads, to compare with; several of one size are its seeds",
+    )
+    add("--images", type=int, default=100, metavar="N", help="images that latency is measured on (default: 100)")
+    add("--repeats", type=int, default=5, help="measurements of each fusion step (default: 5)")
+    add("--threads", type=int, help="CPU threads (default: PyTorch's choice)")
+    add("--cache", metavar="FOLDER", help="where regions are kept (default: ~/.cache/latentcap)")
+    add("--output", type=Path, required=True, metavar="OUT.json", help="all numbers; OUT.md gets the tables")
+    options = parser.parse_args(arguments)
+    for name in ("images", "repeats", "threads"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name} {value}: give 1 or more.")
+    if options.output.suffix != ".json" or not options.output.parent.is_dir():
+        raise UserError(f"--output {options.output}: give a .json file in a folder that exists.")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program. Returns its exit code. Raises UserError for a mistake in the arguments."""
+    options = parse(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    first = Captioner.from_pretrained(options.model[0])
+    names = budgets(options.heads, first.model.config.fusion)
+    beside = group_by_heads(options.beside)
+    data, optim = open_data(options.data, val=None, recipe=None, cache=options.cache)
+    laboratory = Laboratory(first, data, optim, train=False)
+
+    console, found = Console(), machine(torch.device("cpu"))
+    quality = score(laboratory, options.model, names, beside)
+    examples = data.datasets["val"].examples[: options.images]
+    sections = [
+        compare(options.model[0], names, beside, quality, examples),
+        steps_section(
+            lambda: Captioner.from_pretrained(options.model[0]),
+            Setting(options.repeats, torch.device("cpu"), False, lambda text: None),
+        ),
+    ]
+    sections[0].notes.append(f"{len(data.datasets['val']):,} validation images, references as COCO scores them.")
+    for section in sections:
+        show(section, console)
+    report = {"machine": found, "quality": quality, **plain({"budgets": sections[0], "steps": sections[1]})}
+    try:
+        options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        text = markdown(found, {"budgets": sections})
+        options.output.with_suffix(".md").write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--output {options.output}: cannot be written ({error.strerror}).") from None
+    console.print(described(found), style="dim", highlight=False, soft_wrap=True)
+    return 0
+
+
+def budgets(given: Sequence[str] | None, sizes: FusionConfig) -> list[str]:
+    """The budgets to measure, from the smallest. Raises UserError for one that the model does not have."""
+    visual, text = sizes.visual_heads, sizes.text_heads
+    if given is None:
+        pairs = [(min(k, visual), min(k, text)) for k in range(1, max(visual, text) + 1)]
+    elif list(given) == ["every"]:
+        pairs = list(product(range(1, visual + 1) or (0,), range(1, text + 1) or (0,)))
+    else:
+        pairs = [parse_budget(entry) for entry in given]
+        for v, t in pairs:
+            if v > visual or t > text:
+                raise UserError(f"--heads {v}+{t}: the model has {visual}+{text} (visual + text): ask for no more.")
+    return [f"{v}+{t}" for v, t in sorted(set(pairs), key=lambda pair: (sum(pair), pair))]
+
+
+def group_by_heads(folders: Sequence[Path]) -> dict[str, list[Path]]:
+    """Model folders by their numbers of heads."""
+    groups: dict[str, list[Path]] = {}
+    for folder in folders:
+        sizes = Captioner.from_pretrained(folder).model.config.fusion
+        groups.setdefault(f"{sizes.visual_heads}+{sizes.text_heads}", []).append(folder)
+    return groups
+
+
+def score(
+    laboratory: Laboratory, folders: Sequence[Path], names: Sequence[str], beside: dict[str, list[Path]]
+) -> dict[str, dict[str, list[dict[str, float]]]]:
+    """Validation scores of every model: "nested" or "alone" -> budget -> the scores of each seed."""
+    work: list[tuple[str, str, Path, str | None]]
+    work = [("nested", name, folder, name) for name in names for folder in folders]
+    work += [("alone", name, folder, None) for name, group in beside.items() for folder in group]
+    scores: dict[str, dict[str, list[dict[str, float]]]] = {"nested": {}, "alone": {}}
+    with TemporaryDirectory() as temporary, Progress("budgets scored", unit="model") as progress:
+        for done, (kind, name, folder, heads) in enumerate(work, start=1):
+            captioner = Captioner.from_pretrained(folder, heads=heads)
+            found = laboratory.scores(captioner, Path(temporary))
+            scores[kind].setdefault(name, []).append(found)
+            progress.update(done, len(work))
+    return scores
+
+
+def compare(
+    folder: Path,
+    names: Sequence[str],
+    beside: dict[str, list[Path]],
+    quality: dict[str, dict[str, list[dict[str, float]]]],
+    examples: Sequence[Example],
+) -> Section:
+    """One row for each budget: quality of the nested model and of those trained alone, and what an image takes."""
+    rows = list(dict.fromkeys([*names, *beside]))
+    captioners = {name: Captioner.from_pretrained(folder, heads=name) for name in names}
+    captioners |= {name: Captioner.from_pretrained(beside[name][0]) for name in rows if name not in captioners}
+    with Progress("latency", unit="img") as progress:
+        latency = caption_latency(captioners, examples, progress=progress.update)
+    first = latency[names[0]].row()["p50 ms"]
+    section = Section("Head budgets: one image at a time, file to caption")
+    for name in rows:
+        row: dict[str, Any] = {"visual + text heads": name}
+        for kind, title in (("nested", QUALITY), ("alone", f"{QUALITY}, trained alone")):
+            values = [scores[QUALITY] for scores in quality[kind].get(name, [])]
+            row[title] = Spread.of(values) if len(values) > 1 else values[0] if values else None
+        row["heads"] = "nested" if name in names else "alone"
+        times = latency[name].row()
+        section.rows.append({**row, **times, f"times {names[0]}": times["p50 ms"] / first})
+    if not beside:
+        for row in section.rows:
+            del row[f"{QUALITY}, trained alone"], row["heads"]
+    search = captioners[names[0]].search
+    section.notes = [
+        f"Latency: {len(examples)} validation images with all models in turns; p50 and p95 of the whole, median of "
+        "each part, in milliseconds. read: file to tensor. backbone: the CNN. fusion: compression and every step's "
+        "attention. search: the rest, that is both LSTMs, logits and beams.",
+        f"Beam {search.beam_size}, at most {search.max_length} words, length penalty {search.length_penalty}. Captions "
+        "of another length take another time: see the column of words.",
+    ]
+    return section
+
+
+if __name__ == "__main__":
+    run(main)

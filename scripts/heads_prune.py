@@ -1,0 +1,155 @@
+"""Remove attention heads one by one, the least important first, each followed by a brief fine-tuning.
+
+python scripts/heads.py prune --model IN --data SOURCE --output OUT --until quality=0.99
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from data.datamodule import CaptionData
+from data.errors import UserError
+from pipeline.captioner import Captioner, read_config
+from pipeline.config import ModelConfig
+from pipeline.heads.plot import Chart, line_charts
+from pipeline.module import describe
+from pipeline.progress import Progress
+from scripts.bench import described, show
+from scripts.bench_timing import Section, Setting, in_turns, machine, milliseconds
+from scripts.cli import run
+from scripts.heads_laboratory import Laboratory, open_data
+from scripts.heads_latency import caption_latency, fusion_step
+from scripts.heads_stages import QUALITY, Pruning, Stage
+
+RATE = 0.3  # of the recipe's learning rate: the peak of each fine-tuning
+TIMED_IMAGES = 50
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python scripts/heads.py prune",
+        description="Remove the least important heads one by one, fine-tune briefly after each, and keep the smallest "
+        "model that is good enough. Stopped at any moment and run again, it goes on where it was.",
+    )
+    add = parser.add_argument
+    add("--model", type=Path, required=True, metavar="FOLDER", help="the model folder to prune")
+    add("--data", nargs="+", required=True, metavar="SOURCE", help="data set: its splits 'train' and 'val' are used")
+    add("--val", nargs="+", metavar="SOURCE", help="validation data, where they are not in --data")
+    add("--output", type=Path, required=True, metavar="FOLDER", help="where the smaller model folder goes")
+    add(
+        "--until",
+        required=True,
+        metavar="quality=SHARE|heads=N",
+        help=f"quality=0.99: as long as validation {QUALITY} is at least 0.99 of the full model's; heads=4: to 4 heads",
+    )
+    add("--steps", type=int, default=200, metavar="N", help="fine-tuning after each removal (default: 200 steps)")
+    add("--recipe", type=Path, metavar="YAML", help="the recipe that the model was trained with, for data and optim")
+    add("--seed", type=int, default=0, help="of the fine-tuning (default: 0)")
+    add("--cache", metavar="FOLDER", help="where regions are kept (default: ~/.cache/latentcap)")
+    options = parser.parse_args(arguments)
+    if options.steps < 0:
+        raise UserError(f"--steps {options.steps}: give 0 (no fine-tuning) or more.")
+    if options.output.resolve() == options.model.resolve():
+        raise UserError("--output is the folder of --model: choose another, the full model is still needed.")
+    return options
+
+
+def parse_until(text: str, heads: int) -> tuple[float, int]:
+    """The least share of the full model's quality, and the least number of heads. Raises UserError for other texts."""
+    name, _, value = text.partition("=")
+    try:
+        if name == "quality" and 0 < float(value) <= 1:
+            return float(value), 1
+        if name == "heads" and 1 <= int(value) < heads:
+            return 0.0, int(value)
+    except ValueError:
+        pass
+    raise UserError(
+        f"--until {text}: give quality=SHARE, a share of the full model's {QUALITY} above 0 and up to 1 such as "
+        f"quality=0.99, or heads=N, from 1 to {heads - 1} for this model of {heads} heads."
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program. Returns its exit code. Raises UserError for a mistake in the arguments."""
+    options = parse(arguments)
+    sizes = ModelConfig.from_dict(read_config(options.model)["model"]).fusion
+    share, fewest = parse_until(options.until, sizes.visual_heads + sizes.text_heads)
+    data, optim = open_data(options.data, val=options.val, recipe=options.recipe, cache=options.cache)
+    pruning = Pruning(options, sizes)
+    laboratory = Laboratory(
+        Captioner.from_pretrained(options.model), data, replace(optim, lr=RATE * optim.lr), train=True
+    )
+    stage = pruning.first(laboratory)
+    full = stage["scores"][QUALITY]
+    stages = [stage]
+    while len(stage["kept"]) > fewest and stage["scores"][QUALITY] >= share * full:
+        stage = pruning.next(laboratory, stage)
+        stages.append(stage)
+        print(pruning.line(stage, full), flush=True)
+    good = [stage for stage in stages if stage["scores"][QUALITY] >= share * full]
+    pruning.finish(
+        good[-1], data, describe(laboratory.module.config, laboratory.module.optim, laboratory.module.search)
+    )
+    report(pruning, stages, good[-1], data)
+    return 0
+
+
+# What is shown --------------------------------------------------------------------------------------------------------
+
+
+def report(pruning: Pruning, stages: Sequence[Stage], chosen: Stage, data: CaptionData) -> None:
+    """Measure the latency of all stages in turns; print the table; write ``pruning.json`` and ``pruning.svg``."""
+    captioners = {str(len(stage["kept"])): Captioner.from_pretrained(pruning.model(stage)) for stage in stages}
+    with Progress("latency", unit="img") as progress:
+        examples = data.examples["val"][:TIMED_IMAGES]
+        latency = caption_latency(captioners, examples, progress=progress.update)
+    grid = next(iter(captioners.values())).model.backbone.grid
+    calls = {name: fusion_step(entry.model, regions=grid[0] * grid[1]) for name, entry in captioners.items()}
+    steps = in_turns(calls, Setting(5, torch.device("cpu"), False, lambda text: None))
+    first = stages[0]["scores"][QUALITY]
+    section = Section(f"Pruning {pruning.options.model.name}: one image at a time, file to caption")
+    for stage, (name, times) in zip(stages, latency.items(), strict=True):
+        row = times.row()
+        section.rows.append(
+            {
+                "heads": len(stage["kept"]),
+                "visual + text": pruning.split(stage),
+                "removed": pruning.name(stage["removed"][-1]) if stage["removed"] else None,
+                QUALITY: stage["scores"][QUALITY],
+                "of full": stage["scores"][QUALITY] / first if first else 1.0,
+                "fusion step ms": milliseconds(steps[name]),
+                "fusion ms": row["fusion ms"],
+                "image ms": row["p50 ms"],
+                "words": row["words"],
+                "kept": stage is chosen,
+            }
+        )
+    section.notes = [
+        f"fusion step: one decoding step with {grid[0] * grid[1]} regions; fusion: compression and all steps of a "
+        f"caption; both and the whole image are medians. {len(examples)} validation images.",
+        f"{described(machine(torch.device('cpu')))}",
+    ]
+    show(section, Console())
+    rows = [{**row, "fusion step ms": row["fusion step ms"].median} for row in section.rows]
+    content = {"title": section.title, "rows": rows, "stages": list(stages), "notes": section.notes}
+    (pruning.folder / "pruning.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    rows.reverse()
+    charts = [
+        Chart(QUALITY, "heads", [(row["heads"], row[QUALITY]) for row in rows], level=first, from_zero=False),
+        Chart("Fusion step, ms", "heads", [(row["heads"], row["fusion step ms"]) for row in rows]),
+        Chart("Image to caption, ms", "heads", [(row["heads"], row["image ms"]) for row in rows]),
+    ]
+    (pruning.folder / "pruning.svg").write_text(line_charts(charts), encoding="utf-8")
+    print(f"model   {pruning.folder}   ({pruning.split(chosen)} heads)\nplot    {pruning.folder / 'pruning.svg'}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,251 @@
+"""A run that is killed at any moment, in every format, ends as if it had not been; full disks and second runs."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import resource
+import signal
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from data.errors import UserError
+from pipeline.batch.inputs import Input, Inputs
+from pipeline.batch.journal import Journal, Record, digest
+from pipeline.batch.outputs import make_output
+from pipeline.batch.pool import Block
+from pipeline.batch.run import Run, Summary
+from pipeline.batch.run_folder import RunFolder
+
+BLOCK, IMAGES = 4, 30
+FORMATS = ("jsonl", "csv", "parquet", "txt", "webdataset")
+
+
+def fake(block: Block, *, needs_images: bool = True) -> list[Record]:
+    """A caption that depends on the whole block, as numbers of a real model can; every seventh image fails."""
+    composition = digest("".join(item.name for item in block)) % 10**6
+    records: list[Record] = []
+    for item in block:
+        if digest(item.name) % 7 == 0:
+            records.append({"file": item.name, "error": "broken"})
+            continue
+        record: Record = {"file": item.name, "caption": f"picture {item.name}", "score": composition / 1e6}
+        if needs_images:
+            record["_images"] = [[image.path, image.offset, image.size, image.name] for image in item.images]
+        records.append(record)
+    return records
+
+
+def pool(blocks: Iterator[Block]) -> Iterator[list[Record]]:
+    for block in blocks:
+        time.sleep(0.0005)
+        yield fake(block)
+
+
+def plain_pool(blocks: Iterator[Block]) -> Iterator[list[Record]]:
+    return (fake(block, needs_images=False) for block in blocks)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images in files of two folders, and in a tar with texts of its own."""
+    folder = tmp_path_factory.mktemp("in") / "photos"
+    (folder / "deep").mkdir(parents=True)
+    data = io.BytesIO()
+    Image.new("RGB", (4, 4), "red").save(data, "JPEG")
+    for index in range(IMAGES):
+        (folder / ("deep" if index % 2 else "") / f"{index:02}.jpg").write_bytes(data.getvalue())
+    with tarfile.open(folder / "shard.tar", "w") as archive:
+        for name, content in (("a.jpg", data.getvalue()), ("a.txt", b"old"), ("b.jpg", data.getvalue())):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return folder
+
+
+def run(folder: Path, kind: str, photos: Path, *, use: Callable = pool, existing: str = "append") -> Summary:
+    """One run in this process, into ``folder``."""
+    path = folder / ("out" if kind in ("txt", "webdataset") else f"out.{kind}")
+    output = make_output(path, folder / f"{path.name}.run", kind, existing=existing)
+    with RunFolder(folder / f"{path.name}.run", output=str(path)) as run_folder:
+        run_folder.begin({"model": "x"}, empty=False)
+        return Run(Inputs([str(photos)]), output, run_folder, block=BLOCK, quiet=True)(use)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Everything under a folder that a run leaves, but for what differs by its nature: dates, process and places."""
+    changing = ("manifest.json", "lock", "written", "tars.json")
+    return {
+        str(path.relative_to(folder)): path.read_bytes().replace(os.fsencode(folder), b"")
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in changing
+    }
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Fork, and run ``work`` there. Returns the child's process id."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return child
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_killed_at_any_moment_it_ends_the_same(kind: str, photos: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    if kind == "txt":
+        (whole / "out").mkdir()
+        (whole / "out" / "00.txt").write_text("what was there")
+    start = time.monotonic()
+    summary = run(whole, kind, photos)
+    duration = time.monotonic() - start
+    assert summary.captioned + summary.failed == IMAGES + 2
+    assert summary.failed
+    moments = random.Random(kind)
+    for attempt in range(4):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        if kind == "txt":
+            (folder / "out").mkdir()
+            (folder / "out" / "00.txt").write_text("what was there")
+        for _ in range(15):
+            child = in_child(lambda folder=folder: run(folder, kind, photos))
+            time.sleep(moments.uniform(0, duration))
+            os.kill(child, signal.SIGKILL)
+            if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
+                break
+        run(folder, kind, photos)
+        expected = files(whole)
+        assert {name: content for name, content in files(folder).items() if not name.endswith(".part")} == expected
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_second_run_of_the_same_command_changes_nothing(kind: str, photos: Path, tmp_path: Path) -> None:
+    first = run(tmp_path, kind, photos)
+    before = files(tmp_path)
+    second = run(tmp_path, kind, photos)
+    assert files(tmp_path) == before
+    assert (second.captioned, second.resumed, second.failed) == (0, first.captioned, first.failed)
+
+
+def test_what_failed_is_tried_again_and_mended_errors_go(photos: Path, tmp_path: Path) -> None:
+    run(tmp_path, "jsonl", photos, use=plain_pool)
+    errors = tmp_path / "out.jsonl.run" / "errors.jsonl"
+    assert errors.is_file()
+
+    def mended(blocks: Iterator[Block]) -> Iterator[list[Record]]:
+        return ([{"file": item.name, "caption": "now", "score": 0.0} for item in block] for block in blocks)
+
+    summary = run(tmp_path, "jsonl", photos, use=mended)
+    assert summary.failed == 0
+    assert not errors.exists()
+    names = [record["file"] for record in Journal(tmp_path / "out.jsonl")]
+    assert len(names) == len(set(names)) == IMAGES + 2
+
+
+def test_files_that_are_added_later_are_all_that_is_captioned(photos: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    for index in range(9):
+        os.link(photos / "00.jpg", source / f"{index}.jpg")
+    run(tmp_path, "jsonl", source, use=plain_pool)
+    os.link(photos / "00.jpg", source / "44.jpg")
+    asked: list[str] = []
+
+    def watching(blocks: Iterator[Block]) -> Iterator[list[Record]]:
+        for block in blocks:
+            asked.extend(item.name for item in block)
+            yield fake(block, needs_images=False)
+
+    run(tmp_path, "jsonl", source, use=watching)
+    assert "44.jpg" in asked
+    names = [record["file"] for record in Journal(tmp_path / "out.jsonl")]
+    assert len(names) == len(set(names))
+
+
+def test_ctrl_c_finishes_what_is_under_way(photos: Path, tmp_path: Path) -> None:
+    def interrupted(blocks: Iterator[Block]) -> Iterator[list[Record]]:
+        for count, block in enumerate(blocks):
+            if count == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield fake(block, needs_images=False)
+
+    summary = run(tmp_path, "jsonl", photos, use=interrupted)
+    assert summary.interrupted
+    assert summary.captioned + summary.failed == 3 * BLOCK
+    assert json.loads((tmp_path / "out.jsonl.run" / "manifest.json").read_text())["status"] == "interrupted"
+    assert not run(tmp_path, "jsonl", photos, use=plain_pool).interrupted
+
+
+def test_two_runs_at_once_and_other_settings_are_refused(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "x.run"
+    with RunFolder(folder, output="x") as first:
+        first.begin({"model": "a", "search": {"beam_size": 3}}, empty=True)
+        with (
+            pytest.raises(UserError, match=rf"x: another run is writing it \(process {os.getpid()} on "),
+            RunFolder(folder, output="x"),
+        ):
+            pass
+    with RunFolder(folder, output="x") as second:
+        message = r"search\.beam_size was 3 and is 5\. Use those to go on, --overwrite to start anew"
+        with pytest.raises(UserError, match=message):
+            second.begin({"model": "a", "search": {"beam_size": 5}}, empty=False)
+        second.begin({"model": "a", "search": {"beam_size": 5}}, empty=True)
+
+
+def test_a_full_disk_is_told_and_loses_nothing(photos: Path, tmp_path: Path) -> None:
+    """RLIMIT_FSIZE stands for the disk: a write is cut off in the middle of a line, and then fails."""
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
+        with pytest.raises(UserError, match="What was captioned before is kept"):
+            run(tmp_path, "jsonl", photos, use=plain_pool)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(in_child(limited), 0)[1]) == 0
+    kept = (tmp_path / "out.jsonl").read_bytes()
+    assert kept.endswith(b"\n")
+    assert 0 < len(kept) <= 1500
+    run(tmp_path, "jsonl", photos, use=plain_pool)
+    other = tmp_path / "other"
+    other.mkdir()
+    run(other, "jsonl", photos, use=plain_pool)
+    assert (tmp_path / "out.jsonl").read_bytes() == (other / "out.jsonl").read_bytes()
+
+
+def test_a_hundred_thousand_inputs_are_not_held(tmp_path: Path) -> None:
+    """Blocks are asked for one by one: no more inputs exist than are under way."""
+    alive, most = 0, 0
+
+    class Endless(Inputs):
+        def __init__(self) -> None:
+            self.made = 0
+
+        def __iter__(self) -> Iterator[Input]:
+            for self.made in range(1, 2001):
+                yield Input(f"{self.made}.jpg", ())
+
+    inputs = Endless()
+
+    def counting(blocks: Iterator[Block]) -> Iterator[list[Record]]:
+        nonlocal alive, most
+        for done, block in enumerate(blocks, start=1):
+            most = max(most, inputs.made - done * BLOCK)
+            yield [{"file": item.name, "caption": "x", "score": 0.0} for item in block]
+
+    output = make_output(tmp_path / "x.jsonl", tmp_path / "x.jsonl.run", "jsonl")
+    with RunFolder(tmp_path / "x.jsonl.run", output="x") as folder:
+        assert Run(inputs, output, folder, block=BLOCK, quiet=True)(counting).captioned == 2000
+    assert most <= BLOCK

@@ -1,0 +1,127 @@
+"""Verdicts in words, the ablations of examples, the program with a model, and the table over several runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from data.context import ContextFields
+from data.errors import UserError
+from data.example import Example, ImageRef
+from pipeline.baselines import ablations, another, nearest
+from pipeline.metrics.comparison import compare
+from scripts.evaluate import main
+from scripts.evaluate_seeds import main as seeds
+from tests.helpers import tiny_captioner
+
+RIGHT = [f"a red circle number {n}" for n in range(30)]
+WRONG = ["a blue square"] * 30
+
+
+def test_a_model_that_is_better_is_told_so_and_one_that_is_not_too() -> None:
+    references = [[text] for text in RIGHT]
+    settings = {"tokenizer": "words", "groups": range(30), "samples": 200}
+    good = compare({"model": RIGHT, "floor": WRONG}, references, **settings)  # type: ignore[arg-type]
+    bad = compare({"model": WRONG, "floor": WRONG, "nearest": RIGHT}, references, **settings)  # type: ignore[arg-type]
+    assert [text.split(":")[0] for text in good.verdicts] == ["BLEU-4", "ROUGE-L", "CIDEr-D"]
+    assert all("the model beats the best baseline, floor" in text for text in good.verdicts)
+    assert all("the model does not beat the best baseline, nearest" in text for text in bad.verdicts)
+    assert good.systems["floor"].behind_model["CIDEr-D"].low > 0
+
+
+def test_another_patient_is_never_the_same_patient() -> None:
+    keys = ["a"] * 10 + ["b"] * 5 + ["c"]
+    places = another(keys, seed=0)
+    assert all(keys[place] != keys[other] for place, other in enumerate(places))
+    assert places == another(keys, seed=0) != another(keys, seed=1)
+    assert another(["a", "a"], seed=0) == [0, 1]
+
+
+def test_ablations_change_one_thing() -> None:
+    examples = [
+        Example(str(n), (ImageRef(f"{n}.png"),), ("x",), context=f"patient {n}", numbers={"age": n}) for n in range(4)
+    ]
+    changed = {name: make() for name, make in ablations(examples, 0).items()}
+    for place, example in enumerate(examples):
+        shuffled, none, other = (
+            changed[name][place] for name in ("shuffled images", "no context", "another's context")
+        )
+        assert shuffled.images != example.images
+        assert shuffled.context == example.context
+        assert (none.context, dict(none.numbers), none.images) == (None, {}, example.images)
+        assert other.context != example.context
+        assert other.images == example.images
+        assert shuffled.captions == none.captions == other.captions == example.captions
+
+
+def test_the_nearest_is_found_after_centring() -> None:
+    keys = torch.tensor([[10.0, 11.0], [11.0, 10.0], [10.0, 9.0]])
+    assert nearest(torch.tensor([[10.1, 10.8], [10.9, 10.0]]), keys) == [0, 1]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    rows = []
+    for n in range(12):
+        Image.new("RGB", (64, 64), (n * 20, 255 - n * 20, 60)).save(tmp_path / f"{n}.png")
+        text = f"a {'red' if n % 2 else 'green'} circle"
+        split = "train" if n < 8 else "val"
+        rows.append({"file_name": f"{n}.png", "captions": [text], "split": split, "context": f"patient {n}"})
+    (tmp_path / "table.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return tmp_path / "table.jsonl"
+
+
+def test_the_program_with_a_model_prints_all_baselines(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.metrics.coco.why_unavailable", lambda: "not installed")
+    tiny_captioner().save(tmp_path / "model")
+    blind = tiny_captioner(sees_image=False)
+    blind.save(tmp_path / "blind")
+    outs = [tmp_path / "one.json", tmp_path / "two.json"]
+    for out in outs:
+        arguments = ["--model", str(tmp_path / "model"), "--references", str(dataset), "--tokenizer", "words"]
+        arguments += ["--context-only", str(tmp_path / "blind"), "--ablate", "context", "--json", str(out)]
+        arguments += ["--cache-dir", str(tmp_path / "cache"), "--samples", "50", "--clinical", "chexpert", "imaging"]
+        assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    for words in (
+        "nearest",
+        "image only",
+        "context only",
+        "shuffled",
+        "another's context",
+        "not beat the best baseline",
+    ):
+        assert words in printed, words
+    report = json.loads(outs[0].read_text())
+    assert list(report["comparison"]["systems"]) == [
+        "model", "floor", "nearest", "image only", "context only", "shuffled",
+    ]  # fmt: skip
+    assert [example["nearest"] for example in report["examples"]] != []
+    assert len({example["context only"] for example in report["examples"]}) >= 1
+    assert set(report["ablation"]["systems"]) == {"with context", "no context", "another's context"}
+    assert seeds([*map(str, outs), "--cases", "2", "--seed", "3"]) == 0
+    table = capsys.readouterr().out
+    assert "4 images, 4 references (val), 2 seeds" in table
+    assert "| same model | CIDEr-D |" in table
+    assert "2 cases of run 1, chosen by `random.Random(3).sample`" in table
+
+
+def test_mistakes_are_explained(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing to score"):
+        main(["--references", str(dataset)])
+    with pytest.raises(UserError, match="add --model"):
+        main(["captions.jsonl", "--references", str(dataset), "--ablate", "context"])
+    captioner = tiny_captioner(fields=ContextFields())
+    captioner.save(tmp_path / "model")
+    with pytest.raises(UserError, match=r"sees images\. Train it with"):
+        main(["--model", str(tmp_path / "model"), "--references", str(dataset), "--context-only",
+              str(tmp_path / "model"), "--cache-dir", str(tmp_path / "cache")])  # fmt: skip
+    (tmp_path / "x.json").write_text("{}")
+    with pytest.raises(UserError, match=r"not written by scripts\.evaluate"):
+        seeds([str(tmp_path / "x.json")])

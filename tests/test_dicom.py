@@ -1,0 +1,212 @@
+"""DICOM files to pictures, against pydicom's own functions and by hand; and that nothing of a header gets out."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.example import ImageRef
+from data.listing import iter_images
+from data.medical.dicom import decode_dicom, is_dicom
+from data.transforms import ImageConfig, load_image
+from scripts.caption import main as caption
+from scripts.prepare import main as prepare
+from tests.helpers import tiny_captioner
+
+pydicom = pytest.importorskip("pydicom", reason="needs the extra 'medical'")
+from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
+from pydicom.pixels import apply_modality_lut, apply_voi_lut  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+FILES = Path(pydicom.__file__).parent / "data" / "test_files"
+SECRETS = ("Quimby^Rosalind", "Quimby", "MRN-777-31-4159", "19610802", "Saint Nowhere", "ACC-55512")
+
+
+def make(pixels: np.ndarray, **elements: object) -> bytes:
+    """A DICOM file of ``pixels`` (H, W) of a planted patient."""
+    dataset = Dataset()
+    dataset.PatientName, _, dataset.PatientID, dataset.PatientBirthDate = SECRETS[:4]
+    dataset.InstitutionName, dataset.AccessionNumber = SECRETS[4:]
+    dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+    dataset.SOPInstanceUID = "1.2.3"
+    dataset.Rows, dataset.Columns = pixels.shape[-2:]
+    dataset.SamplesPerPixel = 1
+    dataset.BitsAllocated = pixels.itemsize * 8
+    dataset.BitsStored = elements.pop("BitsStored", dataset.BitsAllocated)
+    dataset.HighBit = dataset.BitsStored - 1
+    dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    for name, value in elements.items():
+        setattr(dataset, name, value)
+    dataset.PixelData = pixels.tobytes()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def shown(encoded: bytes) -> np.ndarray:
+    return np.asarray(decode_dicom(encoded))
+
+
+RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+
+
+def test_a_window_is_pydicoms() -> None:
+    for function in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
+        encoded = make(
+            RAMP,
+            BitsStored=12,
+            RescaleSlope=1,
+            RescaleIntercept=-1024,
+            WindowCenter=[40, 600],
+            WindowWidth=[400, 1500],
+            VOILUTFunction=function,
+        )
+        dataset = pydicom.dcmread(io.BytesIO(encoded))
+        oracle = apply_voi_lut(apply_modality_lut(dataset.pixel_array, dataset), dataset)
+        expected = (oracle - -1024) / 4095 * 255  # pydicom spreads a window over the range of the stored bits
+        np.testing.assert_allclose(shown(encoded), expected, atol=0.51)
+
+
+def test_a_lut_is_pydicoms() -> None:
+    table = Dataset()
+    table.LUTDescriptor = [4096, 0, 10]
+    table.LUTData = np.sqrt(np.arange(4096) / 4095 * 1023**2).astype(np.uint16).tobytes()
+    table["LUTDescriptor"].VR, table["LUTData"].VR = "US", "OW"
+    encoded = make(RAMP, BitsStored=12, VOILUTSequence=[table])
+    dataset = pydicom.dcmread(io.BytesIO(encoded))
+    np.testing.assert_allclose(shown(encoded), apply_voi_lut(dataset.pixel_array, dataset) / 1023 * 255, atol=0.51)
+
+
+def test_without_a_window_the_stored_bits_are_scaled() -> None:
+    np.testing.assert_allclose(shown(make(RAMP, BitsStored=12)), RAMP / 4095 * 255, atol=0.51)
+    np.testing.assert_allclose(shown(make(RAMP)), RAMP / 4095 * 255, atol=0.51)  # of 16 bits only 12 are used
+    signed = (RAMP.astype(np.int16) - 2048) * 16
+    np.testing.assert_allclose(shown(make(signed)), (signed + 32768.0) / 65535 * 255, atol=0.51)
+    small = np.full((4, 4), 3, np.uint8)
+    assert shown(make(small)).max() == 3
+
+
+def test_monochrome1_is_inverted() -> None:
+    dark = make(RAMP, BitsStored=12, PhotometricInterpretation="MONOCHROME1")
+    np.testing.assert_array_equal(shown(dark), 255 - shown(make(RAMP, BitsStored=12)).astype(int))
+
+
+@pytest.mark.parametrize(
+    "name", ["MR_small_RLE", "MR_small_jp2klossless", "MR_small_jpeg_ls_lossless", "MR_small_expb"]
+)
+def test_compressed_files_show_what_the_plain_one_does(name: str) -> None:
+    plain = shown((FILES / "MR_small.dcm").read_bytes())
+    assert plain.std() > 30
+    np.testing.assert_array_equal(shown((FILES / f"{name}.dcm").read_bytes()), plain)
+
+
+@pytest.mark.parametrize(
+    "name", ["SC_rgb_jpeg_gdcm", "SC_rgb_jpeg_dcmtk", "examples_jpeg2k", "SC_rgb_rle_16bit", "examples_palette"]
+)
+def test_colour_files(name: str) -> None:
+    image = decode_dicom((FILES / f"{name}.dcm").read_bytes())
+    assert image.mode == "RGB"
+    assert np.asarray(image).std() > 30
+
+
+def test_files_of_other_things_are_refused() -> None:
+    with pytest.raises(OSError, match=r"of 2 frames; one frame a file is read"):
+        decode_dicom((FILES / "SC_rgb_rle_2frame.dcm").read_bytes())
+    with pytest.raises(OSError, match=r"without an image"):
+        decode_dicom((FILES / "reportsi.dcm").read_bytes())
+    whole = make(RAMP)
+    with pytest.raises(OSError, match=r"cannot be decoded"):
+        decode_dicom(whole[: len(whole) // 2])
+
+
+def test_dicom_is_known_by_its_content() -> None:
+    encoded = make(RAMP)
+    assert is_dicom(encoded)
+    assert is_dicom((FILES / "no_meta_group_length.dcm").read_bytes())
+    buffer = io.BytesIO()
+    Image.new("L", (40, 40)).save(buffer, "PNG")
+    assert not is_dicom(buffer.getvalue())
+    ref = ImageRef("no suffix", data=encoded)
+    for image in (ref.open(), load_image(ref, ImageConfig(size=(16, 16)))):
+        assert (image.mode, image.size) == ("RGB", (64, 64))
+        assert np.asarray(image)[..., 0].tolist() == shown(encoded).tolist()
+
+
+def test_no_identifier_gets_out(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Names in headers and reports are searched for in everything that checking and captioning write and print."""
+    images = tmp_path / "images"
+    images.mkdir()
+    whole = make(RAMP, BitsStored=12)
+    (images / "good.dcm").write_bytes(whole)
+    (images / "cut.dcm").write_bytes(whole[: len(whole) // 2])
+    (images / "garbled.dcm").write_bytes(whole[:700] + SECRETS[1].encode() * 40)
+    (images / "film.dcm").write_bytes(make(RAMP, NumberOfFrames="8"))
+    (images / "odd.dcm").write_bytes(make(RAMP, WindowCenter=1, WindowWidth=0, PatientAge="Quimby"))
+    report = f" NAME: {SECRETS[1]}\n INDICATION: Cough.\n FINDINGS: Clear lungs.\n SIGNED BY: {SECRETS[2]}\n"
+    rows = [{"image": f"images/{name.name}", "caption": "clear lungs"} for name in images.iterdir()]
+    (tmp_path / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    study = tmp_path / "mimic" / "files" / "p10" / "p10000032" / "s50414267"
+    study.mkdir(parents=True)
+    study.with_suffix(".txt").write_text(report)
+    (study / "aaa.dcm").write_bytes(whole)
+    (tmp_path / "mimic" / "mimic-cxr-2.0.0-split.csv").write_text(
+        "dicom_id,study_id,subject_id,split\naaa,50414267,10000032,train\n"
+    )
+    tiny_captioner().save(tmp_path / "model")
+    out = tmp_path / "out"
+    out.mkdir()
+
+    assert prepare(["check", str(tmp_path / "table.jsonl"), "--json", str(out / "table.json")]) == 1
+    assert prepare(["check", str(tmp_path / "mimic"), "--json", str(out / "mimic.json")]) == 0
+    settings = ["--model", str(tmp_path / "model"), "--output", str(out / "captions.jsonl"), "--dtype", "float32"]
+    code = caption([str(images), *settings, "--gallery", str(out / "page.html")])
+    assert code == 3
+    captions = [json.loads(line) for line in (out / "captions.jsonl").read_text().splitlines()]
+    assert {"good.dcm"} <= {line["file"] for line in captions} <= {"good.dcm", "odd.dcm"}
+
+    printed = "".join(capfd.readouterr())
+    written = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
+    assert "8 frames" in printed
+    for secret in SECRETS:
+        assert secret not in printed
+        assert secret.encode() not in written
+
+
+def test_the_feature_cache_holds_no_identifier(tmp_path: Path) -> None:
+    import torch
+
+    from data.feature_cache import FeatureCache
+    from data.feature_extraction import extract
+    from data.transforms import decode_for, eval_transform
+
+    config = ImageConfig(size=(8, 8))
+    refs = [ImageRef("a", data=make(RAMP, BitsStored=12))]
+    with_file = tmp_path / "a.dcm"
+    with_file.write_bytes(make(RAMP[:32], BitsStored=12))
+    cache = FeatureCache(tmp_path / "cache", key="k", shape=(64, 3))
+    extract(
+        [*refs, ImageRef(str(with_file))],
+        cache=cache,
+        encode=lambda images: images.flatten(2).mT,
+        transform_for=lambda variant: eval_transform(config),
+        decode=lambda encoded: decode_for(encoded, config),
+        workers=1,
+    )
+    assert len(cache) == 2
+    assert torch.isfinite(cache.read(list(cache._entries))).all()
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "cache").rglob("*") if path.is_file())
+    assert not any(secret.encode() in kept for secret in SECRETS)
+
+
+def test_a_folder_of_dicom_files_is_listed(tmp_path: Path) -> None:
+    (tmp_path / "a.dcm").write_bytes(make(RAMP))
+    assert [image.name for image in iter_images(str(tmp_path))] == ["a.dcm"]

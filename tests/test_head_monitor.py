@@ -1,0 +1,94 @@
+"""The head monitor inside a real training: what it logs, and where."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch.loggers.logger import DummyLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from data.errors import UserError
+from data.scenes import render_scenes
+from pipeline.heads.monitor import HeadMonitor, _log_picture, pictures
+from scripts.train import main
+from tests.test_train import TINY
+
+CALLBACK = """
+trainer:
+  callbacks:
+    - class_path: pipeline.heads.monitor.HeadMonitor
+      init_args: {examples: 6}
+  logger:
+    - class_path: lightning.pytorch.loggers.TensorBoardLogger
+      init_args: {save_dir: SAVE, name: "", version: ""}
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("monitored")
+    render_scenes(folder / "scenes", train=16, val=8, test=2, size=64)
+    (folder / "tiny.yaml").write_text(TINY)
+    (folder / "monitor.yaml").write_text(CALLBACK.replace("SAVE", str(folder / "board")))
+    given = [f"--trainer.default_root_dir={folder}", f"--data.train={folder / 'scenes'}"]
+    given += [f"--data.cache_dir={folder / 'cache'}", "--data.eval_batch_size=4"]
+    assert main(["fit", "--config", str(folder / "tiny.yaml"), "--config", str(folder / "monitor.yaml"), *given]) == 0
+    return folder
+
+
+def test_scalars_of_every_head_at_every_validation(run: Path) -> None:
+    with open(run / "metrics.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("heads/visual 1/entropy")]
+    assert len(rows) == 2
+    for row in rows:
+        for head in ("visual 1", "visual 2", "text 1", "text 2"):
+            assert 0 <= float(row[f"heads/{head}/of even"]) <= 1 + 1e-5
+            assert float(row[f"heads/{head}/use"]) == 1
+        importance = [float(value) for name, value in row.items() if name.endswith("/importance")]
+        assert sum(importance) == pytest.approx(4, rel=1e-4)
+        assert "heads/visual 1/stop" not in row
+
+
+def test_scalars_and_pictures_in_tensorboard(run: Path) -> None:
+    events = EventAccumulator(str(run / "board"), size_guidance={"images": 0})
+    events.Reload()
+    assert "heads/text 2/stop" in events.Tags()["scalars"]
+    assert set(events.Tags()["images"]) == {"heads/maps", "heads/similarity visual", "heads/similarity text"}
+    maps = events.Images("heads/maps")
+    assert len(maps) == 2
+    assert maps[0].width == 2 * (maps[0].height + 6)
+
+
+class WithImages(DummyLogger):
+    """What W&B's logger offers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logged: list[dict[str, Any]] = []
+
+    @property
+    def experiment(self) -> object:
+        return object()
+
+    def log_image(self, **given: Any) -> None:
+        self.logged.append(given)
+
+
+def test_pictures_for_wandb(run: Path) -> None:
+    from tests.test_head_measure import measured
+
+    _, report = measured()
+    logger = WithImages()
+    for name, picture in pictures(report).items():
+        _log_picture(logger, name, picture, 7)
+    assert [entry["key"] for entry in logger.logged] == ["maps", "similarity visual", "similarity text"]
+    assert logger.logged[0]["step"] == 7
+    assert logger.logged[0]["images"][0].shape[-1] == 3
+
+
+def test_no_examples_is_a_mistake() -> None:
+    with pytest.raises(UserError, match="examples is 0"):
+        HeadMonitor(examples=0)

@@ -1,0 +1,131 @@
+"""Pruning from the command line, end to end on a tiny model: stages, resume, and what a mistake is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data.errors import UserError
+from data.scenes import render_scenes
+from pipeline.captioner import Captioner
+from pipeline.config import FusionConfig
+from scripts import heads_prune
+from scripts.heads_laboratory import Laboratory
+from tests.helpers import tiny_captioner
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes")
+    render_scenes(folder, train=24, val=6, test=1, size=64)
+    return folder
+
+
+class Pruner:
+    def __init__(self, folder: Path, scenes: Path) -> None:
+        self.folder, self.scenes = folder, scenes
+        tiny_captioner(fusion=FusionConfig(visual_heads=2, text_heads=2)).save(folder / "full")
+
+    def __call__(self, name: str, until: str, *args: str) -> Path:
+        given = ["--model", str(self.folder / "full"), "--data", str(self.scenes), "--output", str(self.folder / name)]
+        given += ["--cache", str(self.folder / "cache"), "--until", until, "--steps", "2", *args]
+        assert heads_prune.main(given) == 0
+        return self.folder / name
+
+
+@pytest.fixture
+def prune(tmp_path: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> Pruner:
+    monkeypatch.setattr(heads_prune, "TIMED_IMAGES", 2)
+    return Pruner(tmp_path, scenes)
+
+
+def test_prune_to_a_number_of_heads(prune: Pruner, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = prune("small", "heads=2")
+    captioner = Captioner.from_pretrained(folder)
+    assert captioner.model.config.num_heads == 2
+    assert captioner.caption([prune.scenes / "val" / "000024.jpg"])[0].text is not None
+    content = json.loads((folder / "pruning.json").read_text())
+    assert [row["heads"] for row in content["rows"]] == [4, 3, 2]
+    assert [row["kept"] for row in content["rows"]] == [False, False, True]
+    full, second = content["stages"][:2]
+    weakest = min(range(4), key=full["importance"].__getitem__)
+    assert second["removed"] == [weakest]
+    assert second["kept"] == [head for head in range(4) if head != weakest]
+    assert "Pruned from full (2 visual and 2 text heads)" in (folder / "README.md").read_text()
+    assert (folder / "pruning.svg").read_text().count("<circle") == 9
+    assert "2 heads (" in capsys.readouterr().out
+
+
+def test_prune_as_long_as_it_is_good_enough(prune: Pruner, monkeypatch: pytest.MonkeyPatch) -> None:
+    qualities = {4: 1.0, 3: 0.995, 2: 0.9, 1: 1.0}
+    monkeypatch.setattr(
+        Laboratory,
+        "scores",
+        lambda self, captioner, folder: (
+            _prepare(self, captioner, folder) | {"CIDEr-D": qualities[captioner.model.config.num_heads]}
+        ),
+    )
+    folder = prune("small", "quality=0.99")
+    assert Captioner.from_pretrained(folder).model.config.num_heads == 3
+    assert sorted(path.name for path in (folder / "stages").iterdir()) == ["2", "3", "4", "settings.json"]
+
+
+_prepare = Laboratory.scores
+
+
+def test_an_interrupted_pruning_goes_on(prune: Pruner, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = prune("whole", "heads=2")
+    original, tuned = Laboratory.fine_tune, []
+
+    def interrupted(self: Laboratory, captioner: Captioner, **settings: object) -> None:
+        tuned.append(captioner.model.config.num_heads)
+        if tuned == [3, 2]:
+            raise KeyboardInterrupt
+        original(self, captioner, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Laboratory, "fine_tune", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prune("parts", "heads=2")
+    prune("parts", "heads=2")
+    assert tuned == [3, 2, 2]
+    weights = [(prune.folder / name / "model.safetensors").read_bytes() for name in ("whole", "parts")]
+    assert weights[0] == weights[1]
+    with pytest.raises(UserError, match="another model, data, recipe, steps or seed"):
+        prune("parts", "heads=2", "--seed", "1")
+    assert whole.is_dir()
+
+
+@pytest.mark.parametrize(
+    "until", ["heads=4", "heads=0", "heads=two", "quality=1.5", "quality=0", "quality", "speed=2", "heads=2|quality=1"]
+)
+def test_a_wrong_until_says_what_is_accepted(until: str) -> None:
+    with pytest.raises(UserError, match=r"quality=0.99, or heads=N, from 1 to 3 for this model of 4 heads"):
+        heads_prune.parse_until(until, 4)
+
+
+def test_until_texts() -> None:
+    assert heads_prune.parse_until("quality=0.99", 8) == (0.99, 1)
+    assert heads_prune.parse_until("heads=4", 8) == (0.0, 4)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--steps", "-1"], "--steps -1"),
+        (["--output", "{model}"], "the full model is still needed"),
+        (["--recipe", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        (["--data", "nowhere"], "nowhere"),
+    ],
+)
+def test_mistakes(prune: Pruner, args: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        prune("small", "heads=2", *(entry.format(model=prune.folder / "full") for entry in args))
+
+
+def test_a_recipe_with_an_unknown_setting(prune: Pruner, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("data: {batch_sizee: 3}")
+    with pytest.raises(UserError, match="batch_sizee"):
+        prune("small", "heads=2", "--recipe", str(recipe))
