@@ -22,9 +22,19 @@ from torch import nn
 from data.errors import UserError
 from data.example import ImageRef
 from data.readers.paths import is_image
-from pipeline.captioner import Captioner, fast_dtype
+from pipeline.captioner import Captioner
 from scripts.bench_rivals import Rival, rivals
-from scripts.bench_timing import Section, Setting, Spread, in_turns, milliseconds, ratio, seconds, type_name
+from scripts.bench_timing import (
+    Section,
+    Setting,
+    Spread,
+    in_turns,
+    milliseconds,
+    native_bfloat16,
+    ratio,
+    seconds,
+    type_name,
+)
 
 BEAMS, BATCH, IMAGES = 3, 16, 32
 
@@ -101,7 +111,7 @@ def _throughput(setting: Setting, captioner: Captioner, refs: list[ImageRef], fo
         torch.manual_seed(0)
         others.append(build())
     section = Section(f"Captioning: JPEG file to text, batch {BATCH}, beam {BEAMS}")
-    native = fast_dtype(setting.device) == torch.bfloat16  # elsewhere it is emulated, many times slower
+    native = native_bfloat16(setting.device)
     for dtype in (torch.float32, torch.bfloat16) if native else (torch.float32,):
         setting.say(f"captioning: {', '.join(['ours', *(rival.name for rival in others)])} in {type_name(dtype)}")
         section.rows += _at_precision(setting, folder, others, refs, tokens=tokens, dtype=dtype)

@@ -8,7 +8,7 @@ from statistics import mean
 import torch
 from torch import Tensor, nn
 
-from scripts.bench_timing import Section, Setting, Spread, autocast, seconds
+from scripts.bench_timing import Section, Setting, Spread, autocast, native_bfloat16, seconds
 from scripts.bench_training import TINY as TINY_MODEL
 from scripts.bench_training import Sizes, models, our_logits
 
@@ -103,7 +103,8 @@ def bench(setting: Setting) -> list[Section]:
     """All precisions side by side, a step of each in turn."""
     chosen = plan(setting)
     sizes, device = chosen.sizes, setting.device
-    runs = {name: Run(name, sizes, device) for name in TYPES if name != "fp16-mixed" or device.type == "cuda"}
+    able = {"fp16-mixed": device.type == "cuda", "bf16-mixed": native_bfloat16(device)}
+    runs = {name: Run(name, sizes, device) for name in TYPES if able.get(name, True)}
     backbone = next(iter(runs.values())).model.backbone
     task = Task(vocab_size=sizes.vocab_size, cells=backbone.grid[0] * backbone.grid[1], channels=backbone.num_channels)
     for step in range(chosen.steps):

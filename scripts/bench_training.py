@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pipeline.config import BackboneConfig, ContextConfig, DecoderConfig, ModelConfig
 from pipeline.model import CaptionModel
-from scripts.bench_timing import Section, Setting, autocast, in_turns, milliseconds, ratio, type_name
+from scripts.bench_timing import Section, Setting, autocast, in_turns, milliseconds, native_bfloat16, ratio, type_name
 
 GOAL = 1.5  # times faster, on a CPU
 
@@ -132,7 +132,8 @@ def bench(setting: Setting) -> list[Section]:
     """One row for each number of regions, caption length and precision."""
     sizes = TINY if setting.quick else Sizes()
     section = Section(f"One training step: {sizes.batch} images x {sizes.captions} captions, regions from the cache")
-    cases = list(product(sizes.image_sizes, sizes.lengths, (torch.float32, torch.bfloat16)))
+    dtypes = (torch.float32, torch.bfloat16) if native_bfloat16(setting.device) else (torch.float32,)
+    cases = list(product(sizes.image_sizes, sizes.lengths, dtypes))
     for index, (image_size, length, dtype) in enumerate(cases, start=1):
         torch.manual_seed(0)
         ours, twin = models(sizes, image_size)

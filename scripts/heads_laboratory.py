@@ -24,6 +24,7 @@ from data.sampler import CaptionBatchSampler
 from pipeline.captioner import Captioner, fast_dtype
 from pipeline.heads.prune import head_importance
 from pipeline.module import CaptionModule, OptimConfig, fingerprint
+from pipeline.optim import Stages
 from pipeline.progress import Progress
 from scripts.train import HARMLESS
 
@@ -113,6 +114,7 @@ class _Module(CaptionModule):
         assert self.model is not None
         data: CaptionData = self.trainer.datamodule  # type: ignore[attr-defined]
         key = fingerprint(self.model.backbone, self.image, torch.float32) + " ".join(self.tokenizer.vocab)
+        self._stages = Stages(self.model, self.optim)
         if key != self.data_key:
             self._prepare_data(data)
             self.data_key = key

@@ -79,6 +79,11 @@ class TrainCLI(LightningCLI):
             config.weights_only = True
         if config.trainer.precision is None:
             config.trainer.precision = _best_precision()
+        elif str(config.trainer.precision).startswith("bf16") and _best_precision() == "32-true":
+            raise UserError(
+                f"trainer.precision {config.trainer.precision}: this processor does not multiply bfloat16. "
+                "Leave the setting out, or give 32-true."
+            )
         if config.trainer.strategy == "auto" and config.trainer.devices != 1 and _several_devices(config.trainer):
             config.trainer.strategy = (
                 "ddp_find_unused_parameters_true"  # a batch without any context uses no context table

@@ -101,7 +101,7 @@ def test_a_nested_run_resumes_exactly(train: Runner, monkeypatch: pytest.MonkeyP
             stops.pop()
             raise KeyboardInterrupt
         loss = original(self, batch, index)
-        losses.append(float(loss))  # type: ignore[arg-type]
+        losses.append(loss.item())  # type: ignore[union-attr]
         return loss
 
     monkeypatch.setattr(CaptionModule, "training_step", observed)

@@ -24,7 +24,7 @@ UNCERTAIN = ("positive", "negative", "ignore")
 class Agreement:
     """True positives, false positives and false negatives of each of F findings in each of B examples, (B, F) each.
 
-    ``rows`` (B,) is False for examples that say nothing about the matter and are left out of the averages over examples.
+    ``rows`` (B,) is False for examples that say nothing about the matter and are left out of averages over examples.
     """
 
     findings: tuple[str, ...]
