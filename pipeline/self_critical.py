@@ -15,6 +15,7 @@ from data.tokenizer import CaptionTokenizer
 from pipeline.decoder import Decoder
 from pipeline.fusion import Memory
 from pipeline.metrics.cider import CiderScorer
+from pipeline.metrics.meteor import meteor_exact
 from pipeline.metrics.rouge import rouge_l_of
 
 END = "<eos>"
@@ -25,8 +26,8 @@ class SelfCritical:
 
     .. math:: \nabla L = -\sum_g (r_g - \bar r_{\setminus g}) \, \nabla \log p(w_g)
 
-    :math:`r_g` is CIDEr-D / 10 + ROUGE-L of sample g, document frequencies being those of the training references, and
-    :math:`\bar r_{\setminus g}` the mean reward of the image's other samples. The end of a caption counts as a word, so
+    :math:`r_g` is CIDEr-D / 10 + ROUGE-L + METEOR (exact matches) of sample g, document frequencies being those of the
+    training references, and :math:`\bar r_{\setminus g}` the mean reward of the image's other samples. The end of a caption counts as a word, so
     that a caption that breaks off ("next to a") earns less.
     """
 
@@ -77,7 +78,7 @@ class SelfCritical:
         return torch.stack(words, -1)
 
     def reward(self, tokens: Tensor, index: Tensor) -> Tensor:
-        """CIDEr-D / 10 + ROUGE-L of captions (B, G, T) of the examples ``index`` (B,): (B, G), 0 to 2."""
+        """CIDEr-D / 10 + ROUGE-L + METEOR of captions (B, G, T) of the examples ``index`` (B,): (B, G), 0 to 3."""
         rewards = [
             [self._reward(caption[1 : caption.index(self.tokenizer.eos_id)], example) for caption in captions]
             for captions, example in zip(tokens.tolist(), index.tolist(), strict=True)
@@ -85,8 +86,8 @@ class SelfCritical:
         return torch.tensor(rewards, device=tokens.device)
 
     def _reward(self, words: list[int], example: int) -> float:
-        text = self._text(words)
-        return self.scorer.score(text, example) / 10 + rouge_l_of(text, self.references[example])
+        text, references = self._text(words), self.references[example]
+        return self.scorer.score(text, example) / 10 + rouge_l_of(text, references) + meteor_exact(text, references)
 
     def _text(self, ids: list[int]) -> str:
         """Token ids as words of a text; their numbers do as well as their letters."""

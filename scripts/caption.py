@@ -164,6 +164,7 @@ def make_engine(options: argparse.Namespace, *, keep_images: bool) -> Engine:
         dtype=options.dtype,
         prefix=options.prefix,
         suffix=options.suffix,
+        words=options.words,
         keep_images=keep_images,
     )
     return Engine(
@@ -187,6 +188,7 @@ def settings(options: argparse.Namespace, kind: str, shard: Shard) -> dict[str, 
         "format": kind,
         "prefix": options.prefix,
         "suffix": options.suffix,
+        "words": options.words,
         "context": options.context,
         "contexts": sha256(options.contexts.read_bytes()).hexdigest() if options.contexts else None,
         "columns": {"image": options.image_column, "context": options.context_column},

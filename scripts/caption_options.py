@@ -66,6 +66,7 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
     add("--separator", default=" ", metavar="TEXT", help="between the texts of --existing append and prepend")
     add("--prefix", default="", metavar="TEXT", help="put before each caption")
     add("--suffix", default="", metavar="TEXT", help="put after each caption")
+    add("--words", action="store_true", help="also write each word with its probability")
     add("--gallery", type=Path, metavar="HTML", help="also write a page that shows images and captions")
     add("--quiet", action="store_true", help="no progress and no summary; failures are reported all the same")
 

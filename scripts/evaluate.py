@@ -46,6 +46,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--format", default="auto", help="the data set's format (default: found out)")
     parser.add_argument("--field", action="append", default=[], metavar="FIELD=COLUMN", help="as scripts/prepare.py's")
+    parser.add_argument("--image-root", metavar="FOLDER", help="what image paths are relative to (default: REFS')")
     parser.add_argument("--split", help="score only this split (default: those that the captions belong to, or val)")
     parser.add_argument(
         "--train", nargs="+", metavar="SOURCE", help="data set with the training captions (default: REFS)"
@@ -93,8 +94,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     fields, where = parse_fields(options.field), " ".join(options.references)
-    everything = read_examples(options.references, format=options.format, fields=fields)
-    known = read_examples(options.train, format=options.format, fields=fields) if options.train else everything
+    settings: dict[str, Any] = {"format": options.format, "image_root": options.image_root, "fields": fields}
+    everything = read_examples(options.references, **settings)
+    known = read_examples(options.train, **settings) if options.train else everything
     train = [example for example in known if example.split == "train" and example.captions]
     if options.train and not train:
         raise UserError(f"--train {' '.join(options.train)}: no captions in the split 'train' of it.")
@@ -111,9 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         notes, ablation, labels = systems.notes, systems.ablation, systems.labels
     assert texts is not None
     references = [example.captions for example in examples]
-    settings: dict[str, Any] = {
-        "tokenizer": options.tokenizer or ("words" if why_unavailable() else "ptb"),
-    }
+    settings = {"tokenizer": options.tokenizer or ("words" if why_unavailable() else "ptb")}
     console = Console()
     with Console(stderr=True).status("scoring"):
         train_texts = [text for example in train for text in example.captions]

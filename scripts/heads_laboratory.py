@@ -23,11 +23,12 @@ from data.errors import UserError
 from data.sampler import CaptionBatchSampler
 from pipeline.captioner import Captioner, fast_dtype
 from pipeline.heads.prune import head_importance
-from pipeline.module import CaptionModule, OptimConfig, fingerprint
-from pipeline.optim import Stages
+from pipeline.module import CaptionModule, fingerprint
+from pipeline.optim import OptimConfig, Stages
 from pipeline.progress import Progress
 from scripts.train import HARMLESS
 
+RATE = 0.3  # of the learning rates that the model was trained with: the peak of a fine-tuning
 PRECISIONS: dict[torch.dtype, Any] = {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed", torch.float32: "32-true"}
 
 
@@ -37,14 +38,19 @@ class Laboratory:
     Args:
         captioner: whose context fields are read from the data, and whose search settings are used for all.
         data: its training split is read only where ``train`` is True.
-        optim: how fine-tuning goes.
+        optim: how the model was trained; fine-tuning goes at a part of its rates, all parts from the start.
     """
 
     def __init__(self, captioner: Captioner, data: CaptionData, optim: OptimConfig, *, train: bool) -> None:
-        fields = captioner.collate_context.fields
-        data.fields = replace(data.fields, numbers=tuple(fields.numbers), categories=tuple(fields.categories))
+        fields, labels = captioner.collate_context.fields, captioner.model.labels
+        data.fields = replace(
+            data.fields,
+            numbers=tuple(fields.numbers),
+            categories=tuple(fields.categories),
+            labels=tuple(labels.classes) if labels is not None else (),
+        )
         data.setup("fit" if train else "validate")
-        self.data, self.module = data, _Module(captioner, optim)
+        self.data, self.module = data, _Module(captioner, gentle(optim))
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def scores(self, captioner: Captioner, folder: Path) -> dict[str, float]:
@@ -109,6 +115,7 @@ class _Module(CaptionModule):
         self.model, self.config = captioner.model, captioner.model.config
         self.tokenizer, self.context_tokenizer = captioner.tokenizer, captioner.context_tokenizer
         self.image = captioner.image
+        self._stages = Stages(captioner.model, self.optim)
 
     def configure_model(self) -> None:
         assert self.model is not None
@@ -137,6 +144,13 @@ class _Bar(Callback):
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         self.progress.__exit__(None, None, None)
+
+
+def gentle(optim: OptimConfig) -> OptimConfig:
+    """The same training at :data:`RATE` of every learning rate, without staged unfreezing."""
+    rates = {name: getattr(optim, name) for name in ("lr", "backbone_lr", "context_lr", "fusion_lr", "decoder_lr")}
+    lower = {name: RATE * rate for name, rate in rates.items() if rate is not None}
+    return replace(optim, start_epoch={}, **lower)
 
 
 def _trainer(folder: Path, **settings: Any) -> L.Trainer:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -28,7 +27,6 @@ from scripts.heads_laboratory import Laboratory, open_data
 from scripts.heads_latency import caption_latency, fusion_step
 from scripts.heads_stages import QUALITY, Pruning, Stage
 
-RATE = 0.3  # of the recipe's learning rate: the peak of each fine-tuning
 TIMED_IMAGES = 50
 
 
@@ -84,9 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     share, fewest = parse_until(options.until, sizes.visual_heads + sizes.text_heads)
     data, optim = open_data(options.data, val=options.val, recipe=options.recipe, cache=options.cache)
     pruning = Pruning(options, sizes)
-    laboratory = Laboratory(
-        Captioner.from_pretrained(options.model), data, replace(optim, lr=RATE * optim.lr), train=True
-    )
+    laboratory = Laboratory(Captioner.from_pretrained(options.model), data, optim, train=True)
     stage = pruning.first(laboratory)
     full = stage["scores"][QUALITY]
     stages = [stage]

@@ -45,7 +45,7 @@ def test_prune_to_a_number_of_heads(prune: Pruner, capsys: pytest.CaptureFixture
     folder = prune("small", "heads=2")
     captioner = Captioner.from_pretrained(folder)
     assert captioner.model.config.num_heads == 2
-    assert captioner.caption([prune.scenes / "val" / "000024.jpg"])[0].text is not None
+    assert captioner.caption([next((prune.scenes / "val").glob("*.jpg"))])[0].text is not None
     content = json.loads((folder / "pruning.json").read_text())
     assert [row["heads"] for row in content["rows"]] == [4, 3, 2]
     assert [row["kept"] for row in content["rows"]] == [False, False, True]

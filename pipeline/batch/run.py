@@ -50,6 +50,8 @@ class Run:
         self.block, self.quiet = block, quiet
         self.journal, self.errors = output.journal, folder.errors
         self.summary = Summary()
+        if not self.journal.path.exists():  # somebody has removed the output: a new start
+            self.errors.path.unlink(missing_ok=True)
         self.done = {digest(str(record.get("file"))) for record in self.journal.recover()}
         self.failed = {digest(str(record.get("file"))) for record in self.errors.recover()}
         self.failed -= self.done

@@ -34,6 +34,7 @@ class WorkerSettings:
     search: SearchConfig | None = None
     prefix: str = ""
     suffix: str = ""
+    words: bool = False
     keep_images: bool = False
 
     def load(self) -> Worker:
@@ -51,8 +52,9 @@ class Worker:
 
     ``settings`` say the search, by default the model's own, and the texts around each caption. A record is
     ``{"file", "caption", "score", "confidence"}``, with ``"alternatives"`` where more than one caption was asked for
-    and ``"context"`` where there was one; or ``{"file", "error"}``. With ``keep_images`` the record of a caption has
-    ``"_images"`` too, [path, offset, size, name] of each, for outputs that need the images again.
+    ``"labels"`` where the model has a label head, and ``"context"`` where there was one; or ``{"file", "error"}``. With
+    ``words`` each caption has ``"words"`` too, [word, probability] of each; with ``keep_images`` ``"_images"``, [path,
+    offset, size, name] of each, for outputs that need the images again.
     """
 
     def __init__(self, captioner: Captioner, settings: WorkerSettings) -> None:
@@ -122,6 +124,8 @@ class Worker:
         record: Record = {"file": item.name, **self._told(caption)}
         if caption.alternatives:
             record["alternatives"] = [self._told(other) for other in caption.alternatives]
+        if caption.labels:
+            record["labels"] = caption.labels
         if item.context:
             record["context"] = item.context
         if self.settings.keep_images:
@@ -129,11 +133,14 @@ class Worker:
         return record
 
     def _told(self, caption: Caption) -> Record:
-        return {
+        told: Record = {
             "caption": f"{self.settings.prefix}{caption.text}{self.settings.suffix}",
             "score": round(caption.score, DIGITS),
             "confidence": round(caption.confidence, DIGITS),
         }
+        if self.settings.words:
+            told["words"] = [[word, round(probability, DIGITS)] for word, probability in caption.words]
+        return told
 
 
 def failure(item: Input, error: Exception) -> Record:

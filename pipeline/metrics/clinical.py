@@ -130,4 +130,4 @@ def _agreement(findings: tuple[str, ...], given: np.ndarray, wanted: np.ndarray,
     hits, wrong, missed = (
         (values & counted).astype(float) for values in (given & wanted, given & ~wanted, ~given & wanted)
     )
-    return Agreement(findings, hits, wrong, missed, counted.any(1))
+    return Agreement(findings, hits, wrong, missed, np.atleast_1d(counted.any(1)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -47,39 +48,59 @@ class TableFile(Output):
 
 
 class CsvFile(TableFile):
-    """A row for each image: file, caption, score, confidence, context; caption_2, score_2, ... of the next best."""
+    """A row for each image: file, caption, score, confidence, context, labels and words (as JSON); caption_2, score_2,
+    ... of the next best."""
 
     def __init__(self, path: Path, run: Path, *, num_captions: int = 1) -> None:
         super().__init__(path, run)
         self.num_captions = num_captions
 
     def write(self, records: Iterator[Record], file: IO[bytes]) -> None:
-        more = [f"{name}_{n}" for n in range(2, self.num_captions + 1) for name in ("caption", "score", "confidence")]
-        names = ["file", "caption", "score", "confidence", "context", *more]
+        told = ("caption", "score", "confidence", "words")
+        more = [f"{name}_{n}" for n in range(2, self.num_captions + 1) for name in told]
+        names = ["file", *told, "context", "labels", *more]
         writer = csv.DictWriter(_Encoded(file), names, restval="", extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         for record in records:
             for n, other in enumerate(record.pop("alternatives", ()), start=2):
                 record |= {f"{name}_{n}": value for name, value in other.items()}
-            writer.writerow(record)
+            writer.writerow({name: _cell(value) for name, value in record.items()})
 
 
 class ParquetFile(TableFile):
-    """Columns file, caption, score, confidence, alternatives (a list of structures), context."""
+    """Columns file, caption, score, confidence, words, alternatives (a list of structures), context, labels (JSON)."""
 
     def write(self, records: Iterator[Record], file: IO[bytes]) -> None:
         import pyarrow as pa
         import pyarrow.parquet
 
-        told: list[tuple[str, Any]] = [("caption", pa.string()), ("score", pa.float64()), ("confidence", pa.float64())]
-        schema = pa.schema(
-            [("file", pa.string()), *told, ("alternatives", pa.list_(pa.struct(told))), ("context", pa.string())]
-        )
+        word = pa.struct([("word", pa.string()), ("probability", pa.float64())])
+        told: list[tuple[str, Any]] = [
+            ("caption", pa.string()),
+            ("score", pa.float64()),
+            ("confidence", pa.float64()),
+            ("words", pa.list_(word)),
+        ]
+        more = [("alternatives", pa.list_(pa.struct(told))), ("context", pa.string()), ("labels", pa.string())]
+        schema = pa.schema([("file", pa.string()), *told, *more])
         with pyarrow.parquet.ParquetWriter(file, schema) as writer:
             while rows := list(islice(records, ROW_GROUP)):
-                for row in rows:
-                    row["file"] = row["file"].encode("utf-8", "backslashreplace").decode("utf-8")
-                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+                writer.write_table(pa.Table.from_pylist(list(map(_row, rows)), schema=schema))
+
+
+def _row(record: Record) -> Record:
+    """A record as Parquet holds it."""
+    record["file"] = record["file"].encode("utf-8", "backslashreplace").decode("utf-8")
+    for told in (record, *record.get("alternatives", ())):
+        if "words" in told:
+            told["words"] = [{"word": word, "probability": probability} for word, probability in told["words"]]
+    if "labels" in record:
+        record["labels"] = json.dumps(record["labels"], ensure_ascii=False)
+    return record
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
 
 
 class _Encoded:
