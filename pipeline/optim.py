@@ -38,8 +38,8 @@ class OptimConfig:
         scheduled_sampling: probability, at the end of training, that an input word is the model's own guess; it rises
             from 0. Guesses come from a first parallel pass (Mihaylova & Martins 2019), so there is no loop over time.
         self_critical: train on this many captions that the model samples of each image, rewarded by CIDEr-D,
-            ROUGE-L and METEOR, in place of the true ones (2 or more; for fine-tuning a trained model at a tenth of its rate). 0 is
-            off.
+            ROUGE-L and METEOR, in place of the true ones (2 or more; for fine-tuning a trained model at a tenth of its
+            rate). 0 is off.
     """
 
     lr: float = 1e-3

@@ -27,8 +27,8 @@ class SelfCritical:
     .. math:: \nabla L = -\sum_g (r_g - \bar r_{\setminus g}) \, \nabla \log p(w_g)
 
     :math:`r_g` is CIDEr-D / 10 + ROUGE-L + METEOR (exact matches) of sample g, document frequencies being those of the
-    training references, and :math:`\bar r_{\setminus g}` the mean reward of the image's other samples. The end of a caption counts as a word, so
-    that a caption that breaks off ("next to a") earns less.
+    training references, and :math:`\bar r_{\setminus g}` the mean reward of the image's other samples. The end of a
+    caption counts as a word, so that a caption that breaks off ("next to a") earns less.
     """
 
     def __init__(
