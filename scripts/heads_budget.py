@@ -26,7 +26,7 @@ from scripts.bench import described, markdown, show
 from scripts.bench_timing import Section, Setting, Spread, machine, plain
 from scripts.cli import run
 from scripts.heads_laboratory import Laboratory, open_data
-from scripts.heads_latency import caption_latency, readable, steps_section
+from scripts.heads_latency import caption_latency, steps_section
 
 QUALITY = "CIDEr-D"
 
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     console, found = Console(), machine(torch.device("cpu"))
     quality = score(laboratory, options.model, names, beside)
-    examples = readable(data.datasets["val"].examples, options.images)
+    examples = data.datasets["val"].examples[: options.images]
     sections = [
         compare(options.model[0], names, beside, quality, examples),
         steps_section(

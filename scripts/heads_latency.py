@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from data.errors import UserError
 from data.example import Example
 from pipeline.caption_search import search_captions
 from pipeline.captioner import Captioner
@@ -45,23 +44,6 @@ class Latency:
         row = {"p50 ms": float(totals[0]), "p95 ms": float(totals[1])}
         row |= {f"{part} ms": 1000 * median(times) for part, times in self.parts.items()}
         return {**row, "words": sum(self.words) / len(self.words)}
-
-
-def readable(examples: Sequence[Example], count: int) -> list[Example]:
-    """The first examples whose images can be read, as many as asked for. Raises UserError where there is none."""
-    found = []
-    for example in examples:
-        try:
-            for image in example.images:
-                image.open()
-        except OSError:
-            continue
-        found.append(example)
-        if len(found) == count:
-            break
-    if not found:
-        raise UserError("none of the validation images can be read: there is nothing to measure the latency on.")
-    return found
 
 
 def caption_latency(

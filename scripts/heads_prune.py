@@ -9,7 +9,6 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 
 import torch
 from rich.console import Console
@@ -22,10 +21,10 @@ from pipeline.heads.plot import Chart, line_charts
 from pipeline.module import describe
 from pipeline.progress import Progress
 from scripts.bench import described, show
-from scripts.bench_timing import Section, Setting, in_turns, machine
+from scripts.bench_timing import Section, Setting, in_turns, machine, milliseconds
 from scripts.cli import run
 from scripts.heads_laboratory import Laboratory, open_data
-from scripts.heads_latency import caption_latency, fusion_step, readable
+from scripts.heads_latency import caption_latency, fusion_step
 from scripts.heads_stages import QUALITY, Pruning, Stage
 
 TIMED_IMAGES = 50
@@ -84,15 +83,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data, optim = open_data(options.data, val=options.val, recipe=options.recipe, cache=options.cache)
     pruning = Pruning(options, sizes)
     laboratory = Laboratory(Captioner.from_pretrained(options.model), data, optim, train=True)
-    stages = [pruning.first(laboratory)]
-    while len(stages[-1]["kept"]) > fewest and pruning.share(stages[-1], stages[0]) >= share:
-        stages.append(pruning.next(laboratory, stages[-1]))
-        print(pruning.line(stages[-1], stages[0]), flush=True)
-    chosen = [stage for stage in stages if pruning.share(stage, stages[0]) >= share][-1]
+    stage = pruning.first(laboratory)
+    full = stage["scores"][QUALITY]
+    stages = [stage]
+    while len(stage["kept"]) > fewest and stage["scores"][QUALITY] >= share * full:
+        stage = pruning.next(laboratory, stage)
+        stages.append(stage)
+        print(pruning.line(stage, full), flush=True)
+    good = [stage for stage in stages if stage["scores"][QUALITY] >= share * full]
     pruning.finish(
         good[-1], data, describe(laboratory.module.config, laboratory.module.optim, laboratory.module.search)
     )
-    report(pruning, stages, chosen, data)
+    report(pruning, stages, good[-1], data)
     return 0
 
 
@@ -101,55 +103,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def report(pruning: Pruning, stages: Sequence[Stage], chosen: Stage, data: CaptionData) -> None:
     """Measure the latency of all stages in turns; print the table; write ``pruning.json`` and ``pruning.svg``."""
-    captioners = {pruning.split(stage): Captioner.from_pretrained(pruning.model(stage)) for stage in stages}
-    examples = readable(data.examples["val"], TIMED_IMAGES)
+    captioners = {str(len(stage["kept"])): Captioner.from_pretrained(pruning.model(stage)) for stage in stages}
     with Progress("latency", unit="img") as progress:
+        examples = data.examples["val"][:TIMED_IMAGES]
         latency = caption_latency(captioners, examples, progress=progress.update)
     grid = next(iter(captioners.values())).model.backbone.grid
     calls = {name: fusion_step(entry.model, regions=grid[0] * grid[1]) for name, entry in captioners.items()}
     steps = in_turns(calls, Setting(5, torch.device("cpu"), False, lambda text: None))
+    first = stages[0]["scores"][QUALITY]
     section = Section(f"Pruning {pruning.options.model.name}: one image at a time, file to caption")
     for stage, (name, times) in zip(stages, latency.items(), strict=True):
         row = times.row()
         section.rows.append(
             {
-                "heads": name,
-                "without": pruning.name(stage["removed"][-1]) if stage["removed"] else None,
+                "heads": len(stage["kept"]),
+                "visual + text": pruning.split(stage),
+                "removed": pruning.name(stage["removed"][-1]) if stage["removed"] else None,
                 QUALITY: stage["scores"][QUALITY],
-                "of full": pruning.share(stage, stages[0]),
-                "step ms": 1000 * median(steps[name]),
+                "of full": stage["scores"][QUALITY] / first if first else 1.0,
+                "fusion step ms": milliseconds(steps[name]),
                 "fusion ms": row["fusion ms"],
                 "image ms": row["p50 ms"],
                 "words": row["words"],
+                "kept": stage is chosen,
             }
         )
     section.notes = [
-        "heads: visual + text. step: the fusion layer in one decoding step, 3 beams. fusion: compression and all steps "
-        f"of a caption. image: file to caption. Medians in milliseconds; {len(examples)} validation images.",
-        described(machine(torch.device("cpu"))),
+        f"fusion step: one decoding step with {grid[0] * grid[1]} regions; fusion: compression and all steps of a "
+        f"caption; both and the whole image are medians. {len(examples)} validation images.",
+        f"{described(machine(torch.device('cpu')))}",
     ]
     show(section, Console())
-    content = {"title": section.title, "chosen": pruning.split(chosen), "rows": section.rows, "stages": list(stages)}
-    text = json.dumps({**content, "notes": section.notes}, indent=2) + "\n"
-    (pruning.folder / "pruning.json").write_text(text, encoding="utf-8")
-    (pruning.folder / "pruning.svg").write_text(line_charts(charts(stages, section)), encoding="utf-8")
-    print(f"model   {pruning.folder}   ({pruning.split(chosen)} heads)\nplot    {pruning.folder / 'pruning.svg'}")
-
-
-def charts(stages: Sequence[Stage], section: Section) -> list[Chart]:
-    """Quality, time of a fusion step and time of an image against the number of heads."""
-    rows = [(len(stage["kept"]), row) for stage, row in zip(stages, section.rows, strict=True)]
-    titles = {QUALITY: QUALITY, "step ms": "Fusion step, ms", "image ms": "Image to caption, ms"}
-    return [
-        Chart(
-            title,
-            "heads",
-            [(heads, row[name]) for heads, row in reversed(rows)],
-            level=rows[0][1][name] if name == QUALITY else None,
-            from_zero=name != QUALITY,
-        )
-        for name, title in titles.items()
+    rows = [{**row, "fusion step ms": row["fusion step ms"].median} for row in section.rows]
+    content = {"title": section.title, "rows": rows, "stages": list(stages), "notes": section.notes}
+    (pruning.folder / "pruning.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    rows.reverse()
+    charts = [
+        Chart(QUALITY, "heads", [(row["heads"], row[QUALITY]) for row in rows], level=first, from_zero=False),
+        Chart("Fusion step, ms", "heads", [(row["heads"], row["fusion step ms"]) for row in rows]),
+        Chart("Image to caption, ms", "heads", [(row["heads"], row["image ms"]) for row in rows]),
     ]
+    (pruning.folder / "pruning.svg").write_text(line_charts(charts), encoding="utf-8")
+    print(f"model   {pruning.folder}   ({pruning.split(chosen)} heads)\nplot    {pruning.folder / 'pruning.svg'}")
 
 
 if __name__ == "__main__":

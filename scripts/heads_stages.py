@@ -104,15 +104,11 @@ class Pruning:
         visual = sum(head < self.sizes.visual_heads for head in stage["kept"])
         return f"{visual}+{len(stage['kept']) - visual}"
 
-    def share(self, stage: Stage, full: Stage) -> float:
-        """Quality as a share of the full model's; 1 where the full model has none."""
-        best = full["scores"][QUALITY]
-        return stage["scores"][QUALITY] / best if best else 1.0
-
-    def line(self, stage: Stage, full: Stage) -> str:
+    def line(self, stage: Stage, full: float) -> str:
+        quality = stage["scores"][QUALITY]
+        share = quality / full if full else 1.0
         heads = f"{len(stage['kept'])} heads ({self.split(stage)})"
-        share = self.share(stage, full)
-        return f"{heads}: {QUALITY} {stage['scores'][QUALITY]:.3f}, {share:.1%} of the full model's"
+        return f"{heads}: {QUALITY} {quality:.3f}, {share:.1%} of the full model's"
 
     def finish(self, stage: Stage, data: CaptionData, settings: dict[str, Any]) -> None:
         """Put the chosen stage's model folder, with its card, at the top of the output folder."""
