@@ -63,7 +63,8 @@ class FusionConfig:
         routed_top_k: of each kind, how many of the heads that are not shared a router turns on; 0 turns routing off and
             all heads on. A kind with no more heads than ``shared_heads + routed_top_k`` keeps all of them on.
         shared_heads: of each kind, the first heads, which are always on.
-        route_by: ``example`` (chosen once from image and context) or ``query`` (chosen anew for every word).
+        route_by: ``example`` (chosen once from image and context) or ``query`` (chosen anew for every word; slow where
+            there are hundreds of ways to choose, as 5 of 11 has).
         balance: what keeps a router from choosing always the same: ``bias`` (moves the choice alone) or ``loss``.
     """
 

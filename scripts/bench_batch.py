@@ -153,18 +153,16 @@ def _many_files(setting: Setting, folder: Path, refs: Sequence[ImageRef]) -> Sec
     with TemporaryDirectory() as temporary:
         root = Path(temporary)
         distinct = _copied(root / "distinct", refs)
-        small = _small_model(root / "small")
-        first: dict[str, float] = {}
-        for count in counts:
-            setting.say(f"batch: {count:,} files")
-            source = _linked(root / str(count), distinct, count)
-            row: dict[str, object] = {"files": count}
-            for name, model, limit in (("real", folder, MEASURED_SECONDS), ("smallest", small, None)):
+        models = {"real": (folder, MEASURED_SECONDS), "smallest": (_small_model(root / "small"), None)}
+        sources = {count: _linked(root / str(count), distinct, count) for count in counts}
+        for name, (model, limit) in models.items():
+            base = None
+            for count, source in sources.items():
+                setting.say(f"batch: {count:,} files, {name} model")
                 found = _measure(source, model, root / f"{name}-{count}.jsonl", str(setting.device), limit)
-                base = first.setdefault(name, found["peak MB"])
-                row |= {f"{name} model: {key}": value for key, value in found.items()}
-                row[f"{name} model: MB over {counts[0]:,}"] = found["peak MB"] - base
-            section.rows.append(row)
+                base = found["peak MB"] if base is None else base
+                more = {f"MB over {counts[0]:,}": round(found["peak MB"] - base)}
+                section.rows.append({"model": name, "files": count, **found, **more})
     section.notes = [
         f"real: {folder.name}, greedy, for {MEASURED_SECONDS} s after its first caption at most; smallest: "
         "timm's test_efficientnet at 64 px with random weights, to the last file, so that all the names go through. "
@@ -211,26 +209,34 @@ def _small_model(folder: Path) -> Path:
     return folder
 
 
-def _measure(source: Path, model: Path, output: Path, device: str, limit: float | None) -> dict[str, float]:
+def _measure(source: Path, model: Path, output: Path, device: str, limit: float | None) -> dict[str, float | int]:
     """Run the program; ``limit``: interrupt it so many seconds after its first caption."""
     more = ["--beam-size", "1", "--device", device, "--quiet"]
     script = Path(__file__).with_name("caption.py")
     command = [sys.executable, str(script), str(source), "--model", str(model), "--output", str(output), *more]
     start = time.perf_counter()
     process = subprocess.Popen(command)
-    first, interrupted = None, False
-    while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
+    first, interrupted, peak = None, False, 0
+    while process.poll() is None:
         time.sleep(0.01)
-        now = time.perf_counter()
+        now, peak = time.perf_counter(), max(peak, _peak(process.pid))
         if first is None and output.is_file() and output.stat().st_size:
             first = now
         if first is not None and limit is not None and now - first > limit and not interrupted:
             interrupted = True
             process.send_signal(signal.SIGINT)
-    process.returncode = os.waitstatus_to_exitcode(ended[1])
-    with open(output, "rb") as file:
-        lines = sum(1 for _ in file)
     if first is None or process.returncode not in (0, 130):
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
+    with open(output, "rb") as file:
+        lines = sum(1 for _ in file)
     rate = lines / (time.perf_counter() - first)
-    return {"first caption s": first - start, "images/s": rate, "peak MB": ended[2].ru_maxrss / 1024}
+    return {"first caption s": first - start, "images/s": rate, "peak MB": round(peak / 1024)}
+
+
+def _peak(process: int) -> int:
+    """The most memory that a running process has held, in KiB; 0 where it has ended."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)

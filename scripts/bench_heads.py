@@ -28,7 +28,6 @@ CHANGES = (  # of the sizes, one at a time
     {"regions": 784},
     {"batch": 16},
     {"heads": 16},
-    {"heads": 32},
 )
 LATENTS = (0.5, 1, 2, 4)  # latent sizes, as multiples of embed / heads
 

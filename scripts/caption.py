@@ -162,6 +162,7 @@ def make_engine(options: argparse.Namespace, *, keep_images: bool) -> Engine:
         options.model,
         device=options.device or "",
         dtype=options.dtype,
+        heads=options.heads,
         prefix=options.prefix,
         suffix=options.suffix,
         words=options.words,
@@ -185,6 +186,7 @@ def settings(options: argparse.Namespace, kind: str, shard: Shard) -> dict[str, 
     )
     return {
         "model": model_hash(Path(options.model)),
+        "heads": options.heads,
         "format": kind,
         "prefix": options.prefix,
         "suffix": options.suffix,

@@ -33,6 +33,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         ".parquet) with a column of images, @list.txt, or - for a list on standard input",
     )
     add("--model", required=True, metavar="FOLDER", help="model folder, such as models/rsicd")
+    add(
+        "--heads",
+        metavar="V+T",
+        help="only the first V visual and T text heads, such as 1+1, of a model trained with RandomHeadBudget",
+    )
     _add_output(parser.add_argument_group("output"))
     _add_context(parser.add_argument_group("context and tables"))
     add_search_options(parser)
@@ -89,7 +94,7 @@ def _add_context(group: argparse._ArgumentGroup) -> None:
 
 def _add_machine(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--batch-size", type=positive, metavar="N", help="images at once (default: 16 on a CPU, 64 on a GPU)")
+    add("--batch-size", type=positive, metavar="N", default=64, help="images at once (default: %(default)s)")
     add(
         "--workers",
         type=positive,

@@ -11,6 +11,7 @@ import signal
 import tarfile
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from pipeline.batch.inputs import Input, Inputs
 from pipeline.batch.journal import Journal, Record, digest
 from pipeline.batch.outputs import make_output
 from pipeline.batch.pool import Block
-from pipeline.batch.run import Run, Summary
+from pipeline.batch.run import Run, Summary, block_sizes
 from pipeline.batch.run_folder import RunFolder
 
 BLOCK, IMAGES = 4, 30
@@ -249,3 +250,18 @@ def test_a_hundred_thousand_inputs_are_not_held(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "x.jsonl.run", output="x") as folder:
         assert Run(inputs, output, folder, block=BLOCK, quiet=True)(counting).captioned == 2000
     assert most <= BLOCK
+
+
+def test_sidecars_left_unwritten_are_written_where_only_failures_are_left(photos: Path, tmp_path: Path) -> None:
+    run(tmp_path, "txt", photos)
+    (tmp_path / "out.run" / "written").unlink()
+    lost = sorted((tmp_path / "out").rglob("*.txt"))[-1]
+    before = lost.read_text()
+    lost.unlink()
+    run(tmp_path, "txt", photos)
+    assert lost.read_text() == before
+
+
+def test_the_first_blocks_are_small() -> None:
+    assert list(islice(block_sizes(64), 9)) == [8, 8, 16, 16, 32, 32, 64, 64, 64]
+    assert list(islice(block_sizes(4), 2)) == [4, 4]

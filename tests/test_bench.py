@@ -182,3 +182,17 @@ def test_no_images_is_a_message(tmp_path: Path) -> None:
     for source in (tmp_path, tmp_path / "missing"):
         with pytest.raises(UserError, match="--images"), pictures(source):
             pass
+
+
+@pytest.mark.slow
+def test_batches_of_a_tiny_model(tmp_path: Path) -> None:
+    tiny_captioner().save(tmp_path / "model")
+    out = tmp_path / "out.json"
+    main(["batch", "--quick", "--repeats", "1", "--model", str(tmp_path / "model"), "--json", str(out)])
+    rates, beams, files = json.loads(out.read_text(encoding="utf-8"))["batch"]
+    assert [row["what"] for row in rates["rows"]] == ["CNN alone", "greedy", "beam 3"]
+    assert [row["beams"] for row in beams["rows"]] == [1, 3, 5, 10]
+    assert [(row["model"], row["files"]) for row in files["rows"]] == [
+        (model, count) for model in ("real", "smallest") for count in (20, 40)
+    ]
+    assert all(row["peak MB"] > 100 for row in files["rows"])

@@ -160,6 +160,18 @@ def test_search_settings_and_alternatives(caption: Program, photos: Path) -> Non
         caption(photos, "--num-captions", "9")
 
 
+def test_a_head_budget(caption: Program, photos: Path, model: Path) -> None:
+    assert caption(photos / "red.png", "--heads", "1+0") == 0
+    few = Captioner.from_pretrained(model, heads="1+0").caption([photos / "red.png"])[0]
+    assert caption.lines[0]["caption"] == few.text
+    assert caption.lines[0]["score"] == pytest.approx(few.score, abs=1e-3)
+    with pytest.raises(UserError, match=r'heads was "1\+0" and is "1\+1"'):
+        caption(photos / "red.png", "--heads", "1+1")
+    for wrong, message in (("4", r"such as 1\+1"), ("3+0", r"the model has 2\+2")):
+        with pytest.raises(UserError, match=message):
+            caption(photos / "red.png", "--overwrite", "--heads", wrong)
+
+
 def test_context_for_all_and_for_each(caption: Program, photos: Path, tmp_path: Path) -> None:
     assert caption(photos, "--context", "the left circle") == 0
     assert {line["context"] for line in caption.lines} == {"the left circle"}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.errors import UserError
 from data.example import ImageRef
 from data.listing import iter_images
 from data.medical.dicom import decode_dicom, is_dicom
@@ -179,6 +180,16 @@ def test_no_identifier_gets_out(tmp_path: Path, capfd: pytest.CaptureFixture[str
     for secret in SECRETS:
         assert secret not in printed
         assert secret.encode() not in written
+
+
+@pytest.mark.parametrize("name", ["scan.dcm", "IM0001"])
+def test_headers_are_not_copied_into_tars(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(make(RAMP))
+    tiny_captioner().save(tmp_path / "model")
+    settings = ["--model", str(tmp_path / "model"), "--output", str(tmp_path / "out"), "--format", "webdataset"]
+    with pytest.raises(UserError, match=r"is DICOM, whose header names the patient"):
+        caption([str(tmp_path / name), *settings, "--quiet"])
+    assert not list(tmp_path.rglob("*.tar"))
 
 
 def test_the_feature_cache_holds_no_identifier(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pipeline.batch.journal import Record
 from pipeline.batch.pool import Block, in_processes, in_threads
 from pipeline.batch.worker import WorkerSettings
 
-BATCH = {"cpu": 16, "cuda": 64}  # images at once by default
+BATCH = 64  # images at once by default: a step of the search reads all of the decoder, for one image or for many
 
 
 class Engine:
@@ -36,7 +36,7 @@ class Engine:
         *,
         workers: int,
         devices: int = 1,
-        batch_size: int | None = None,
+        batch_size: int = BATCH,
     ) -> None:
         device = choose_device(settings.device)
         here = replace(settings, device=device if devices == 1 else "cpu")
@@ -47,7 +47,7 @@ class Engine:
         self.settings = replace(settings, device=device, search=self.search)
         self.worker = self.settings.wrap(captioner)
         self.devices, self.workers = devices, max(1, workers // devices)
-        self.batch_size = batch_size or BATCH.get(torch.device(device).type, BATCH["cpu"])
+        self.batch_size = batch_size
 
     def block(self, inputs: int) -> int:
         """Inputs of a block, where there are ``inputs`` or more: a few are shared out among all threads."""

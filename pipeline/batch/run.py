@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import chain, islice
+from itertools import chain, count, islice
 
 from data.errors import UserError
 from pipeline.batch.inputs import Input
@@ -19,6 +19,7 @@ from pipeline.batch.signals import Stop
 from pipeline.progress import Progress
 
 MANIFEST_SECONDS = 30.0
+FIRST_BLOCK = 8
 
 Pool = Callable[[Iterator[Block]], Iterator[list[Record]]]
 
@@ -133,20 +134,15 @@ class Run:
     def _left(self) -> Iterator[Block]:
         """Blocks of what is not done: first the one in which an earlier run stopped, at last its failures again."""
         inputs = self._wanted()
-        while block := list(islice(inputs, self.block)):
+        sizes = block_sizes(self.block)
+        while block := list(islice(inputs, next(sizes))):
             known = [self._is_known(item) for item in block]
             if not all(known):
                 yield block
                 break
-        pending: list[Input] = []
-        for item in inputs:
-            if not self._is_known(item):
-                pending.append(item)
-                if len(pending) == self.block:
-                    yield pending
-                    pending = []
-        if pending:
-            yield pending
+        rest = (item for item in inputs if not self._is_known(item))
+        while block := list(islice(rest, next(sizes))):
+            yield block
         for at in range(0, len(self._retry), self.block):
             yield self._retry[at : at + self.block]
 
@@ -187,3 +183,9 @@ class Run:
             "skipped": summary.skipped,
         }
         self.folder.update(status=status, counts=counts, **more)
+
+
+def block_sizes(largest: int) -> Iterator[int]:
+    """Sizes of blocks: the first are small, so that the first captions come soon; two of 8, two of 16, ..."""
+    for number in count():
+        yield min(largest, FIRST_BLOCK << min(number // 2, 16))

@@ -26,11 +26,15 @@ DIGITS = 4  # of scores and confidences
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """Everything that a process needs to caption, as plain values. ``device`` is cpu, cuda, cuda:1, mps."""
+    """Everything that a process needs to caption, as plain values.
+
+    ``device`` is cpu, cuda, cuda:1, mps; ``heads`` a budget such as "1+1", None for all.
+    """
 
     model: str
     device: str = "cpu"
     dtype: str | None = None
+    heads: str | None = None
     search: SearchConfig | None = None
     prefix: str = ""
     suffix: str = ""
@@ -39,7 +43,7 @@ class WorkerSettings:
 
     def load(self) -> Worker:
         dtype = None if self.dtype is None else getattr(torch, self.dtype)
-        captioner = Captioner.from_pretrained(Path(self.model), device=self.device, dtype=dtype)
+        captioner = Captioner.from_pretrained(Path(self.model), device=self.device, dtype=dtype, heads=self.heads)
         return self.wrap(captioner)
 
     def wrap(self, captioner: Captioner) -> Worker:

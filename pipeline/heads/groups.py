@@ -17,7 +17,8 @@ class HeadGroups:
     """The chosen heads of each unit, a unit being an example or a single query.
 
     Units are sorted by their set of heads, so that each set is one dense product with that set's weights alone. There
-    are as many products as different sets: at most one for each unit, and with one routed head of three just three.
+    are as many products as different sets: three with one routed head of three, thousands with seven of fifteen. That
+    many are slow where every query chooses for itself; examples never have more sets than the batch has examples.
 
     Attributes:
         heads: indices of the chosen heads, rising, (B, 1, 1, R) or (B, G, T, R).

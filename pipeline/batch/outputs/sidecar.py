@@ -71,11 +71,11 @@ class Sidecars(Output):
         return len(records)
 
     def checkpoint(self) -> None:
+        self._replay()
         os.sync()
         self._mark.write(self.journal.path.stat().st_size)
 
     def finish(self, *, quiet: bool = False) -> None:
-        self._replay()
         self.checkpoint()
 
     def _replay(self) -> None:
