@@ -163,6 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             },
             "plugins": plugins,
             "uncertain": options.uncertain,
+            "image_only": options.image_only,
             "notes": notes,
             "examples": [
                 {

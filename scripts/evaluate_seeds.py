@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
+from pipeline.metrics.bootstrap import LEAST
 from scripts.cli import run
 
 METRICS = ("BLEU-1", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr-D", "distinct captions", "mean length")
@@ -68,7 +69,7 @@ def beaten_rows(runs: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for name in list(runs[0]["comparison"]["systems"])[1:]:
         found = [run["comparison"]["systems"][name]["behind_model"]["CIDEr-D"] for run in runs]
-        wins = sum(entry["low"] > 0 for entry in found)
+        wins = sum(entry["low"] > LEAST for entry in found)
         rows.append([name, *(_difference(entry) for entry in found), f"{wins} of {len(runs)}"])
     header = ["CIDEr-D, model minus", *(f"run {place}" for place in range(1, len(runs) + 1)), "beaten"]
     verdicts = [f"- run {place}: {text}" for place, run in enumerate(runs, 1) for text in run["comparison"]["verdicts"]]
@@ -76,8 +77,11 @@ def beaten_rows(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def gain_rows(runs: Sequence[Mapping[str, Any]]) -> str:
-    """How far the model is above the one that sees the image only, in CIDEr-D, in percent."""
-    if "image only" not in runs[0]["beside"]:
+    """How far the model is above the one that sees the image only, in CIDEr-D, in percent.
+
+    Only for a model that was trained so: the same model without its context does worse than it could.
+    """
+    if not all(run.get("image_only") for run in runs):
         return ""
     model, alone = (sum(values) / len(runs) for values in zip(*(_pair(run) for run in runs), strict=True))
     if not alone:

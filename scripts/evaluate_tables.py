@@ -24,17 +24,17 @@ def score_table(columns: Mapping[str, Column], title: str) -> Table:
 
 
 def interval_tables(comparison: Comparison) -> list[Table]:
-    """Three scores to a table: see :func:`interval_table`."""
+    """Two scores to a table, which fit 80 columns: see :func:`interval_table`."""
     first, *_ = comparison.systems
     tested = [name for name in comparison.systems[first].intervals if name in TESTED or " F1 " in name]
-    return [interval_table(comparison, tested[at : at + 3]) for at in range(0, len(tested), 3)]
+    return [interval_table(comparison, tested[at : at + 2]) for at in range(0, len(tested), 2)]
 
 
 def interval_table(comparison: Comparison, tested: Sequence[str]) -> Table:
     """Scores with their 95 % intervals, and how far the first system is ahead of each other one."""
     first, *_ = comparison.systems
     table = Table(title=f"95 % intervals, and {first} minus each (p)")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for name in tested:
         table.add_column(name, justify="right", no_wrap=True)
     for system, standing in comparison.systems.items():

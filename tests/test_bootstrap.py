@@ -65,3 +65,4 @@ def test_a_difference_is_paired() -> None:
     assert difference(better, worse, weights).p < 0.01
     assert not difference(worse, better, weights).beats
     assert not difference(worse, worse, weights).beats
+    assert not difference(mean_counts((base + 1e-6).tolist()), worse, weights).beats

@@ -109,6 +109,7 @@ def test_the_program_with_a_model_prints_all_baselines(
     table = capsys.readouterr().out
     assert "4 images, 4 references (val), 2 seeds" in table
     assert "| same model | CIDEr-D |" in table
+    assert "above image only" not in table  # it was not trained without context
     assert "2 cases of run 1, chosen by `random.Random(3).sample`" in table
 
 

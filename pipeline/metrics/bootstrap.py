@@ -18,6 +18,7 @@ from .cider import CiderScorer
 from .rouge import rouge_l_of
 
 Array = NDArray[np.float64]
+LEAST = 1e-4  # a smaller difference is none: BLEU without a match is not zero, by its smoothing constants
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Interval:
 @dataclass(frozen=True)
 class Difference:
     """One system's score minus another's on the same examples: ``p`` is the share of resamples where it is not above
-    zero, counting one more."""
+    :data:`LEAST`, counting one more."""
 
     value: float
     low: float
@@ -57,8 +58,8 @@ class Difference:
 
     @property
     def beats(self) -> bool:
-        """Whether the 95 % interval lies above zero."""
-        return self.low > 0
+        """Whether the 95 % interval lies above :data:`LEAST`."""
+        return self.low > LEAST
 
 
 def draw(groups: Sequence[Hashable], *, samples: int, seed: int) -> Array:
@@ -83,7 +84,7 @@ def difference(first: Counts, second: Counts, weights: Array) -> Difference:
     """``first`` minus ``second`` on the same resamples."""
     values = first.resampled(weights) - second.resampled(weights)
     low, high = np.percentile(values, [2.5, 97.5])
-    p = (1 + int((values <= 0).sum())) / (1 + len(values))
+    p = (1 + int((values <= LEAST).sum())) / (1 + len(values))
     return Difference(first.score() - second.score(), float(low), float(high), p)
 
 
