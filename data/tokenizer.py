@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from data.errors import UserError, did_you_mean
+from data.files import written_whole
 from data.medical.report_text import DEID
 
 if TYPE_CHECKING:
@@ -109,9 +110,8 @@ class CaptionTokenizer:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes ``tokenizer.json`` to ``path``, whole or not at all."""
-        part = Path(f"{os.fspath(path)}.part")
-        part.write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
-        os.replace(part, path)
+        with written_whole(Path(path), encoding="utf-8") as file:
+            file.write(self._tokenizer.to_str(pretty=True))
 
     def extend(self, texts: Iterable[str], *, min_frequency: int = 1, sentences: bool = False) -> CaptionTokenizer:
         """The same words with the same ids, and after them the new words of ``texts``, by frequency, then alphabet.

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
-import json
-import os
-import re
 from collections.abc import Iterable, Mapping
 from itertools import chain, islice
 from pathlib import Path
@@ -16,10 +12,11 @@ from typing import Any
 from PIL import Image
 
 from data.example import ImageRef, to_rgb
-from pipeline.gallery_page import FOOT, HEAD
+from data.files import written_whole
+from pipeline.gallery_page import BODY, FOOT, STYLE
+from pipeline.html_page import embedded, escape, page_head
 
 CHUNK = 50  # records of one script element
-_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def write_gallery(path: str | Path, records: Iterable[Mapping[str, Any]], *, title: str, thumbnails: int = 160) -> Path:
@@ -45,33 +42,24 @@ def write_gallery(path: str | Path, records: Iterable[Mapping[str, Any]], *, tit
         OSError: where ``path`` cannot be written.
     """
     target = Path(path)
-    unfinished = target.with_name(target.name + ".part")
     size = f"--width: {max(180, thumbnails + 40)}px; --picture: {max(140, thumbnails + 8)}px;"
     target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(unfinished, "w", encoding="utf-8") as file:
-            file.write(HEAD.replace("{title}", html.escape(_valid(title))).replace("{size}", size))
-            rest = iter(records)
-            for first in rest:
-                file.write('<script type="application/json">[')
-                for index, record in enumerate(chain([first], islice(rest, CHUNK - 1))):
-                    file.write((",\n" if index else "") + _entry(record, thumbnails))
-                file.write("]</script>\n")
-            file.write(FOOT)
-        os.replace(unfinished, target)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with written_whole(target, encoding="utf-8") as file:
+        file.write(page_head(title, STYLE.replace("{size}", size), script=True))
+        file.write(BODY.replace("{title}", escape(title)))
+        rest = iter(records)
+        for first in rest:
+            file.write('<script type="application/json">[')
+            for index, record in enumerate(chain([first], islice(rest, CHUNK - 1))):
+                file.write((",\n" if index else "") + embedded(_entry(record, thumbnails)))
+            file.write("]</script>\n")
+        file.write(FOOT)
     return target
 
 
-def _valid(value: object) -> str:
-    """A text whose bytes that are not UTF-8 became the replacement character."""
-    return _SURROGATES.sub("\ufffd", str(value))
-
-
-def _entry(record: Mapping[str, Any], thumbnails: int) -> str:
-    """One record as JSON that cannot end the script element that it is in."""
-    entry: dict[str, Any] = {"file": _valid(record["file"]), "caption": _valid(record["caption"])}
+def _entry(record: Mapping[str, Any], thumbnails: int) -> dict[str, Any]:
+    """What the page needs of one record."""
+    entry: dict[str, Any] = {"file": str(record["file"]), "caption": str(record["caption"])}
     error = record.get("error")
     try:
         image = record.get("image")
@@ -85,12 +73,12 @@ def _entry(record: Mapping[str, Any], thumbnails: int) -> str:
         entry["score"] = float(f"{float(record['score']):.6g}")
     for name, value in (("context", record.get("context")), ("error", error)):
         if value:
-            entry[name] = _valid(value)
+            entry[name] = str(value)
     if record.get("alternatives"):
-        entry["alternatives"] = [_valid(other["caption"]) for other in record["alternatives"]]
+        entry["alternatives"] = [str(other["caption"]) for other in record["alternatives"]]
     if record.get("references"):
-        entry["references"] = [_valid(reference) for reference in record["references"]]
-    return json.dumps(entry).replace("<", "\\u003c")
+        entry["references"] = [str(reference) for reference in record["references"]]
+    return entry
 
 
 def _thumbnail(image: Image.Image, side: int) -> str:

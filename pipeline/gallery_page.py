@@ -1,16 +1,6 @@
-"""The page that :mod:`pipeline.gallery` fills: what stands before the records, and what shows them."""
+"""The page that :mod:`pipeline.gallery` fills: its style, what stands before the records, and what shows them."""
 
-HEAD = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<title>{title}</title>
-<style>
-:root { --page: #f6f6f4; --card: #fff; --well: #ececea; --ink: #1c1d1f; --soft: #66696f; --line: #dfdfdc;
+STYLE = """:root { --page: #f6f6f4; --card: #fff; --well: #ececea; --ink: #1c1d1f; --soft: #66696f; --line: #dfdfdc;
   --accent: #2458c6; --bad: #b3261e; --gap: 18px; --words: 138px; {size} }
 @media (prefers-color-scheme: dark) { :root { --page: #131416; --card: #1c1e21; --well: #26282c; --ink: #e9e9e7;
   --soft: #9fa3aa; --line: #303338; --accent: #8fb2ff; --bad: #ff8a80; } }
@@ -56,10 +46,9 @@ dialog > div { display: flex; flex-direction: column; gap: 10px; margin-bottom: 
 dialog ul { margin: 2px 0 0; padding-left: 18px; }
 @media (max-width: 520px) { :root { --width: 150px; --gap: 12px; } input { flex: 1; min-width: 0; }
   output { margin-right: 0; width: 100%; margin-top: -8px; } }
-</style>
-</head>
-<body>
-<header>
+"""
+
+BODY = """<header>
 <h1>{title}</h1>
 <output id="count" for="search" aria-live="polite"></output>
 <label class="unseen" for="search">Search captions, files and errors</label>

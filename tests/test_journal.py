@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import UserError
-from pipeline.batch.journal import Journal, digest, written_whole
+from pipeline.batch.journal import Journal, digest, written_to_disk
 
 
 def test_what_is_appended_is_on_disk_and_reads_back(tmp_path: Path) -> None:
@@ -75,11 +75,11 @@ def test_a_write_that_fails_halfway_leaves_whole_lines(tmp_path: Path, monkeypat
 def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text("old")
-    with pytest.raises(ZeroDivisionError), written_whole(path) as file:
+    with pytest.raises(ZeroDivisionError), written_to_disk(path) as file:
         file.write(b"new" * (1 // 0))
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
-    with pytest.raises(UserError, match="cannot be written"), written_whole(tmp_path / "x.csv" / "y") as file:
+    with pytest.raises(UserError, match="cannot be written"), written_to_disk(tmp_path / "x.csv" / "y") as file:
         pass
 
 

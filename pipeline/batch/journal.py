@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 from data.errors import UserError
+from data.files import written_whole
 from data.jsonl import parse_line, to_line
 
 Record = dict[str, Any]
@@ -123,21 +124,16 @@ def write_error(path: Path, error: OSError) -> UserError:
 
 
 @contextmanager
-def written_whole(path: Path, mode: str = "wb", **more: Any) -> Iterator[IO[Any]]:
+def written_to_disk(path: Path, mode: str = "wb", **more: Any) -> Iterator[IO[Any]]:
     """Write a file that takes its place only when it is whole and on disk. Raises UserError where that fails."""
-    unfinished = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(unfinished, mode, **more) as file:
+        with written_whole(path, mode, **more) as file:
             yield file
             file.flush()
             _sync(file.fileno())
-        os.replace(unfinished, path)
     except OSError as error:
         raise write_error(path, error) from None
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
 
 
 def digest(name: str) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data.errors import UserError
 from data.jsonl import to_line
-from pipeline.batch.journal import written_whole
+from pipeline.batch.journal import written_to_disk
 from pipeline.batch.outputs import choose_format, make_output
 from pipeline.batch.outputs.base import public
 from pipeline.batch.outputs.table import TableFile
@@ -41,7 +41,7 @@ def merge(path: Path) -> tuple[int, int]:
     searched = first.get("search")
     captions = int(searched.get("num_captions", 1)) if isinstance(searched, dict) else 1
     merged = make_output(path, path.with_name(path.name + ".run"), kind, num_captions=captions)
-    with written_whole(path) as file:
+    with written_to_disk(path) as file:
         if isinstance(merged, TableFile):
             merged.write(records, file)
         else:

@@ -11,7 +11,7 @@ from itertools import chain, count, islice
 
 from data.errors import UserError
 from pipeline.batch.inputs import Input
-from pipeline.batch.journal import Record, digest, to_line, written_whole
+from pipeline.batch.journal import Record, digest, to_line, written_to_disk
 from pipeline.batch.outputs import Output
 from pipeline.batch.pool import Block
 from pipeline.batch.run_folder import RunFolder
@@ -172,7 +172,7 @@ class Run:
             self.errors.path.unlink(missing_ok=True)
         elif self.failed - self.still_failed or self.summary.resumed:
             kept = [record for record in self.errors if digest(record["file"]) in self.still_failed]
-            with written_whole(self.errors.path) as file:
+            with written_to_disk(self.errors.path) as file:
                 file.writelines(map(to_line, kept))
 
     def _update(self, status: str, **more: object) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
-from pipeline.batch.journal import Journal, written_whole
+from pipeline.batch.journal import Journal, written_to_disk
 
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 PACKAGES = ("latentcap", "torch", "timm", "pillow")
@@ -86,7 +86,7 @@ class RunFolder:
     def update(self, **entries: Any) -> None:
         """Change entries of the manifest."""
         self.manifest = {"format": "latentcap-run", "version": 1, **self.manifest, **entries, "updated": _now()}
-        with written_whole(self.path / "manifest.json", "w", encoding="utf-8", errors="backslashreplace") as file:
+        with written_to_disk(self.path / "manifest.json", "w", encoding="utf-8", errors="backslashreplace") as file:
             json.dump(self.manifest, file, indent=2, ensure_ascii=False)
             file.write("\n")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -11,6 +10,7 @@ from pipeline.explain.viridis import hex_colour
 from pipeline.heads.findings import findings
 from pipeline.heads.report import HeadReport, HeadSummary, Share
 from pipeline.heads.table import COLUMNS, cells
+from pipeline.html_page import escape, page_head
 
 CELL = 20  # of maps and matrices, in SVG units
 WIDTH, HEIGHT = 200, 46  # of a histogram
@@ -39,18 +39,7 @@ def page(report: HeadReport, *, title: str, notes: Sequence[str] = ()) -> str:
         _section("Similarity", _similarities(report)),
         _section("All figures", _table(report)),
     ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n" + "\n".join(body) + "\n</body>\n"
-        "</html>\n"
-    )
-
-
-def escape(value: object) -> str:
-    return html.escape(str(value).encode("utf-8", "replace").decode("utf-8"))
+    return page_head(title, style, script=False) + "\n".join(body) + "\n</body>\n</html>\n"
 
 
 def _section(title: str, content: str) -> str:

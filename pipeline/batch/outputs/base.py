@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline.batch.inputs import Input
-from pipeline.batch.journal import Journal, Record, written_whole
+from pipeline.batch.journal import Journal, Record, written_to_disk
 
 EXISTING = ("skip", "overwrite", "append", "prepend")
 
@@ -84,5 +84,5 @@ class Mark:
             return 0
 
     def write(self, position: int) -> None:
-        with written_whole(self.path, "w") as file:
+        with written_to_disk(self.path, "w") as file:
             file.write(str(position))

@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 
 from data.errors import UserError
 from data.example import ImageRef
+from data.files import written_whole
 from pipeline.batch.inputs import Input
 from pipeline.batch.journal import Record, digest, write_error
 from pipeline.batch.outputs.base import Mark, Output, all_captions, merge_text
@@ -88,11 +89,9 @@ class Sidecars(Output):
 
 def _write(record: Record) -> None:
     target = Path(record["_sidecar"])
-    unfinished = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(record["_text"] + "\n", encoding="utf-8", errors="surrogateescape")
-        os.replace(unfinished, target)
+        with written_whole(target, encoding="utf-8", errors="surrogateescape") as file:
+            file.write(record["_text"] + "\n")
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise write_error(target, error) from None

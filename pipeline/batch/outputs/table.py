@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 from data.errors import UserError
-from pipeline.batch.journal import Record, written_whole
+from pipeline.batch.journal import Record, written_to_disk
 from pipeline.batch.outputs.base import Mark, Output, public
 
 ROW_GROUP = 10_000
 
 
-class TableFile(Output):
+class TableFile(Output, ABC):
     """A file made from the journal in the run folder. Bytes of names that are not UTF-8 are written as ``\\udcff``."""
 
     def __init__(self, path: Path, run: Path) -> None:
@@ -28,12 +29,13 @@ class TableFile(Output):
         size = self.journal.path.stat().st_size
         if self.file.is_file() and self._mark.read() == size:
             return
-        with written_whole(self.file) as file:
+        with written_to_disk(self.file) as file:
             self.write(public(iter(self.journal)), file)
         self._mark.write(size)
 
+    @abstractmethod
     def write(self, records: Iterator[Record], file: IO[bytes]) -> None:
-        raise NotImplementedError
+        """All records, in order, into the open file."""
 
     def clear(self) -> None:
         super().clear()

@@ -18,7 +18,7 @@ from data.listing import is_listed
 from data.medical.dicom import is_dicom
 from data.readers.paths import DICOM_SUFFIXES
 from pipeline.batch.inputs import Input
-from pipeline.batch.journal import Record, digest, written_whole
+from pipeline.batch.journal import Record, digest, written_to_disk
 from pipeline.batch.outputs.base import Output, all_captions, merge_text, public
 from pipeline.progress import Progress
 
@@ -66,14 +66,14 @@ class Tars(Output):
         with Progress("tars", unit="tar") as progress:
             for count, name in enumerate(left, start=1):
                 source, offsets = jobs[name]
-                with written_whole(Path(name)) as file:
+                with written_to_disk(Path(name)) as file:
                     records = self._records(offsets)
                     if source:
                         self._add_to(source, records, file)
                     else:
                         _pack(records, file)
                 written[name] = _version(offsets)
-                with written_whole(self._state, "w") as state:
+                with written_to_disk(self._state, "w") as state:
                     json.dump(written, state)
                 if not quiet:
                     progress.update(count, len(left))

@@ -1,0 +1,24 @@
+"""What all pages share."""
+
+from __future__ import annotations
+
+import json
+
+from pipeline.html_page import embedded, escape, page_head
+
+
+def test_texts_cannot_leave_their_place() -> None:
+    assert escape("<b>&\udcff") == "&lt;b&gt;&amp;\ufffd"
+    value = {"a": "</script><!--\u2028", "b": ["é\udcff", 1.5]}
+    text = embedded(value)
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text) == {"a": "</script><!--\u2028", "b": ["é\ufffd", 1.5]}
+
+
+def test_pages_load_nothing() -> None:
+    plain, scripted = page_head("A & B", "p {}", script=False), page_head("A & B", "p {}", script=True)
+    for page in (plain, scripted):
+        assert "default-src 'none'" in page
+        assert "<title>A &amp; B</title>" in page
+    assert "script-src" not in plain
+    assert "script-src 'unsafe-inline'" in scripted
