@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.batch.engine import BATCH
 from pipeline.batch.outputs import EXISTING, FORMATS
 from scripts.search_options import add_search_options
 
@@ -94,7 +95,7 @@ def _add_context(group: argparse._ArgumentGroup) -> None:
 
 def _add_machine(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--batch-size", type=positive, metavar="N", default=64, help="images at once (default: %(default)s)")
+    add("--batch-size", type=positive, metavar="N", default=BATCH, help="images at once (default: %(default)s)")
     add(
         "--workers",
         type=positive,

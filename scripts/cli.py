@@ -33,7 +33,7 @@ def keep_freed_memory() -> None:
     """Let glibc keep the memory of one layer's activations for the next layer's.
 
     By default it returns each large block to the system when it is freed, which clears it again, page by page, when the
-    next one is asked for: a third of the time that a CNN takes on a CPU. Other C libraries have no such setting.
+    next one is asked for, which costs a CNN on a CPU much of its time. Other C libraries have no such setting.
     """
     mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h
     try:

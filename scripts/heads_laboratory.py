@@ -121,7 +121,6 @@ class _Module(CaptionModule):
         assert self.model is not None
         data: CaptionData = self.trainer.datamodule  # type: ignore[attr-defined]
         key = fingerprint(self.model.backbone, self.image, torch.float32) + " ".join(self.tokenizer.vocab)
-        self._stages = Stages(self.model, self.optim)
         if key != self.data_key:
             self._prepare_data(data)
             self.data_key = key

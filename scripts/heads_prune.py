@@ -105,7 +105,7 @@ def report(pruning: Pruning, stages: Sequence[Stage], chosen: Stage, data: Capti
     """Measure the latency of all stages in turns; print the table; write ``pruning.json`` and ``pruning.svg``."""
     captioners = {str(len(stage["kept"])): Captioner.from_pretrained(pruning.model(stage)) for stage in stages}
     with Progress("latency", unit="img") as progress:
-        examples = data.examples["val"][:TIMED_IMAGES]
+        examples = data.datasets["val"].examples[:TIMED_IMAGES]  # those that could be read
         latency = caption_latency(captioners, examples, progress=progress.update)
     grid = next(iter(captioners.values())).model.backbone.grid
     calls = {name: fusion_step(entry.model, regions=grid[0] * grid[1]) for name, entry in captioners.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, TypeAlias
 
 from data.datamodule import CaptionData
 from data.errors import UserError
+from pipeline.batch.run_folder import model_hash
 from pipeline.captioner import Captioner
 from pipeline.card import model_card
 from pipeline.config import FusionConfig
@@ -34,9 +34,8 @@ class Pruning:
     def __init__(self, options: argparse.Namespace, sizes: FusionConfig) -> None:
         self.options, self.sizes = options, sizes
         self.folder: Path = options.output
-        weights = hashlib.sha256((options.model / "model.safetensors").read_bytes()).hexdigest()
         recipe = options.recipe.read_text(encoding="utf-8") if options.recipe and options.recipe.is_file() else None
-        settings = {"weights": weights, "data": options.data, "val": options.val, "recipe": recipe}
+        settings = {"model": model_hash(options.model), "data": options.data, "val": options.val, "recipe": recipe}
         settings |= {"steps": options.steps, "seed": options.seed}
         path = self.folder / "stages" / "settings.json"
         if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != settings:
