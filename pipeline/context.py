@@ -1,6 +1,6 @@
 """What is known besides the image, as tokens that text heads read: text, named numbers, named categories.
 
-Dimension letters: B examples, L text tokens, M context positions, E embedding size.
+Dimension letters: B examples, L text tokens, F numbers, F' categories, M context positions, E embedding size.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pipeline.config import ContextConfig
 
 
 class ContextEncoder(nn.Module):
-    """Context to (B, M, E): one token that says whether there is text, the text, one token per number and category.
+    """Context to (B, M, E): one token that says whether there is text, one per number and category, the text.
 
     A missing text, number or category is a learned token of its own, never a zero: the model can tell "unknown" from
     "average".
@@ -52,11 +52,12 @@ class ContextEncoder(nn.Module):
             nn.init.normal_(table.weight, std=embed_dim**-0.5)  # type: ignore[arg-type]
 
     def forward(self, batch: ContextBatch) -> tuple[Tensor, Tensor]:
-        """Returns context (B, M, E) with M = 1 + L + F + F', and a mask (B, M) that is True where it may be read."""
+        """Returns context (B, M, E) with M = 1 + F + F' + L, and a mask (B, M) that is True where it may be read.
+
+        The padded text is last, so that no token's place depends on the other examples of the batch.
+        """
         present = batch.mask.any(1)
         parts = [self.text_state[present.long()].unsqueeze(1)]
-        if batch.tokens.shape[1]:
-            parts.append(self._encode_text(batch))
         if batch.numbers.shape[1]:
             known = ~batch.numbers.isnan()
             values = batch.numbers.nan_to_num(0.0).clamp(-5, 5).unsqueeze(-1) * self.number_value
@@ -65,10 +66,10 @@ class ContextEncoder(nn.Module):
             column = batch.categories[:, index]
             missing = table.num_embeddings - 1  # type: ignore[operator]
             parts.append(table(torch.where(column < 0, missing, column)).unsqueeze(1))
-        context = torch.cat(parts, 1)
-        mask = batch.mask.new_ones(context.shape[:2])
-        mask[:, 1 : 1 + batch.mask.shape[1]] = batch.mask
-        return context, mask
+        always = batch.mask.new_ones(len(present), sum(part.shape[1] for part in parts))
+        if batch.tokens.shape[1]:
+            parts.append(self._encode_text(batch))
+        return torch.cat(parts, 1), torch.cat((always, batch.mask), 1)
 
     def train(self, mode: bool = True) -> ContextEncoder:
         super().train(mode)

