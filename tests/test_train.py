@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -47,11 +49,11 @@ class Runner:
         self.folder, self.scenes = folder, scenes
         (folder / "tiny.yaml").write_text(TINY)
 
-    def __call__(self, command: str, name: str, *args: str) -> Path:
+    def __call__(self, command: str, name: str, *args: str, code: int = 0) -> Path:
         root = self.folder / name
         given = [f"--trainer.default_root_dir={root}", f"--data.train={self.scenes}"]
         given += [f"--data.cache_dir={self.folder / 'cache'}", *args]
-        assert main([command, "--config", str(self.folder / "tiny.yaml"), *given]) == 0
+        assert main([command, "--config", str(self.folder / "tiny.yaml"), *given]) == code
         return root
 
 
@@ -112,6 +114,33 @@ def test_a_resumed_run_is_the_uninterrupted_one(train: Runner, stop: str, monkey
     assert expected.keys() == found.keys()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=0, atol=0, msg=name)
+
+
+def test_the_last_checkpoint_is_of_the_last_epoch(train: Runner) -> None:
+    """Also where that epoch was not validated: who pulls the plug loses no more than the epoch under way."""
+    root = train("fit", "run", "--trainer.max_epochs=3", "--trainer.check_val_every_n_epoch=2")
+    epochs = {
+        name: torch.load(root / "checkpoints" / f"{name}.ckpt", weights_only=True)["epoch"] for name in ("best", "last")
+    }
+    assert epochs == {"best": 1, "last": 2}
+
+
+def test_a_terminated_run_leaves_its_model_and_goes_on(train: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.module import CaptionModule
+
+    original, batches = CaptionModule.training_step, []
+
+    def terminated(self: CaptionModule, batch: object, index: int) -> object:
+        batches.append(index)
+        if len(batches) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, batch, index)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(CaptionModule, "training_step", terminated)
+    root = train("fit", "run", "--trainer.max_epochs=1", code=143)
+    assert Captioner.from_pretrained(root / "model").caption(sorted((train.scenes / "val").glob("*.jpg"))[:1])
+    train("fit", "run", "--trainer.max_epochs=1", "--ckpt_path=last")
+    assert len(batches) == 5
 
 
 def test_training_does_not_run_a_frozen_backbone(train: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
