@@ -158,7 +158,7 @@ def score(
 def quality_section(
     quality: dict[str, dict[str, list[dict[str, float]]]], names: Sequence[str], *, images: int, search: SearchConfig
 ) -> Section:
-    """One row for each budget: the nested model's quality, its share of all heads', and that of models trained alone."""
+    """One row for each budget: quality, its share of all heads', quality of models trained alone."""
     section = Section("Head budgets: quality, visual + text heads")
     whole = mean([scores[QUALITY] for scores in quality["nested"][names[-1]]])
     for name in dict.fromkeys([*names, *quality["alone"]]):
@@ -185,9 +185,7 @@ def latency_section(
     captioners = {name: Captioner.from_pretrained(folder, heads=name) for name in names}
     captioners |= {name: Captioner.from_pretrained(beside[name][0]) for name in rows if name not in captioners}
     with Progress("latency", unit="img") as progress:
-        latency = caption_latency(
-            captioners, examples, progress=progress.update, min_length=WORDS, max_length=WORDS
-        )
+        latency = caption_latency(captioners, examples, progress=progress.update, min_length=WORDS, max_length=WORDS)
     section = Section(f"Head budgets: latency, one image at a time, captions of {WORDS} words")
     turns = {name: latency[name].totals for name in rows}
     for name in rows:
@@ -196,9 +194,10 @@ def latency_section(
         section.rows.append({"heads": name, **times, f"x {names[0]}": ratio(turns[name], turns[names[0]]).median})
     search = captioners[names[0]].search
     section.notes = [
-        f"{len(examples)} validation images with all models in turns; p50 and p95 of the whole, median of each part, in "
-        f"milliseconds; x {names[0]}: median over images of the ratio. read: file to tensor. backbone: the CNN. fusion: "
-        "compression and every step's attention. search: the rest, that is both LSTMs, logits and beams.",
+        f"{len(examples)} validation images with all models in turns; p50 and p95 of the whole, median of each part, "
+        f"in milliseconds; x {names[0]}: median over images of the ratio.",
+        "read: file to tensor. backbone: the CNN. fusion: compression and every step's attention. search: the rest, "
+        "that is both LSTMs, logits and beams.",
         f"Beam {search.beam_size}. Captions of a free length take another time with each budget, because they have "
         "another length.",
     ]

@@ -164,9 +164,7 @@ def steps_section(load: Callable[[], Captioner], setting: Setting) -> Section:
         set_budget(model, visual, text)
         models[f"{visual}+{text}"] = model
     section = Section(f"Fusion layer, one decoding step: one image, {BEAMS} beams, {WORDS} words written, no context")
-    rows: dict[str, dict[str, Any]] = {
-        name: {"heads": name} for name in models
-    }
+    rows: dict[str, dict[str, Any]] = {name: {"heads": name} for name in models}
     for regions in REGIONS:
         setting.say(f"fusion step with {regions} regions, {len(models)} numbers of heads")
         times = in_turns({name: fusion_step(model, regions=regions) for name, model in models.items()}, setting)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from data.context import ContextFields
 from pipeline.captioner import Captioner
 from pipeline.config import ContextConfig, FusionConfig
-from pipeline.fusion import Memory
 from pipeline.explain import context_names
+from pipeline.fusion import Memory
 from pipeline.heads.findings import describe
 from pipeline.heads.importance import gate_gradients
 from pipeline.heads.lexicon import GIVEN_CONTEXT, NO_CONTEXT, START, Lexicon, word_kind
