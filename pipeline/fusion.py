@@ -244,22 +244,20 @@ class Fusion(nn.Module):
         *,
         skipped: bool,
     ) -> Tensor:
-        """Gate and project the heads of each kind; ``skipped`` says that outputs hold the chosen heads only."""
+        """Gate and project the heads of each kind; ``skipped`` says that outputs are what the chosen heads read."""
         kinds = [(kind, own) for kind, own in ((self.visual, groups[0]), (self.text, groups[1])) if kind is not None]
         counts = [kind.num_heads for kind, _ in kinds]
         weights = self.output.weight.T.unflatten(0, (-1, self.head_dim)).split(counts)  # (H_m, K, E)
         gates = gate.expand(*gate.shape[:-1], sum(counts)).split(counts, -1)
-        parts = []
-        for (_, own), heads, weight, factor in zip(kinds, outputs, weights, gates, strict=True):
+        joined = self.output.bias.to(state.dtype)
+        for (kind, own), heads, weight, factor in zip(kinds, outputs, weights, gates, strict=True):
             if own is not None:
                 factor = own.pick(factor, heads) * own.weights
                 factor = factor if skipped else own.spread(factor)
-            heads = (heads * factor.unsqueeze(-1)).to(state.dtype)
-            parts.append(own.apply(_project, heads, weight) if own is not None and skipped else _project(heads, weight))
-        joined = parts[0] if len(parts) == 1 else parts[0] + parts[1]
-        return joined + self.output.bias.to(joined.dtype)
-
-
-def _project(heads: Tensor, weight: Tensor) -> Tensor:
-    """Heads (..., H, K) and their part of the output matrix (H, K, E) to (..., E)."""
-    return heads.flatten(-2) @ weight.flatten(0, 1)
+            heads = heads * factor.unsqueeze(-1)
+            if own is not None and skipped:
+                part = kind.project(heads, weight, own, dtype=state.dtype)
+            else:
+                part = heads.flatten(-2).to(state.dtype) @ weight.flatten(0, 1)
+            joined = joined + part
+        return joined

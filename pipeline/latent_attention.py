@@ -30,7 +30,8 @@ class LatentAttention(nn.Module):
     expands them and is the reference that the absorbed form is tested against.
 
     Where queries have chosen their heads (``groups``), the absorbed form computes those and no others: R heads in place
-    of H from the query projection on.
+    of H from the query projection on. What they read stays in the latent space, so that the way back and the output
+    projection are one pass over queries that chose alike (:meth:`project`).
     """
 
     def __init__(
@@ -76,52 +77,51 @@ class LatentAttention(nn.Module):
             naive: expand keys and values of every head; the same result, for tests.
 
         Returns:
-            Head outputs (B, G, T, H, K) and probabilities (B, G, T, H, S + W), both float32; with ``groups``, R in
-            place of H.
+            Head outputs (B, G, T, H, K) and probabilities (B, G, T, H, S + W), both float32. With ``groups``, what the
+            chosen heads read, (B, G, T, R, D), for :meth:`project`, and their probabilities (B, G, T, R, S + W).
         """
-        queries = self._queries(state, groups)
-        with torch.autocast(
-            state.device.type, enabled=False
-        ):  # scores and probabilities are float32 under any precision
+        weight = self.query.weight.unflatten(0, (self.num_heads, self.head_dim))
+        if groups is not None:
+            queries = groups.apply(self._ask, state, weight, self.up_key)
+        else:
+            queries = self._query(state, weight) if naive else self._ask(state, weight, self.up_key)
+        with _full_precision(state):
             queries, shared = queries.float(), shared.float()
             own = None if own is None else own.float()
-            up_key, up_value = self.up_key.float(), self.up_value.float()
-            if naive:
-                scores = self._naive_scores(queries, shared, own, up_key)
-            else:
-                scores = self._absorbed_scores(self._absorb(queries, up_key, groups), shared, own)
+            scores = (self._naive_scores if naive else self._absorbed_scores)(queries, shared, own)
             mask = self._mask(scores, shared, shared_mask, own_mask)
             if mask is not None:
                 scores = scores.masked_fill(~mask, -math.inf)
             attention = scores.softmax(-1)
-            if naive:
-                outputs = self._naive_values(attention, shared, own, up_value)
-            else:
-                outputs = self._expand(self._absorbed_values(attention, shared, own), up_value, groups)
+            outputs = (self._naive_values if naive else self._absorbed_values)(attention, shared, own)
+            if groups is None and not naive:
+                outputs = self._expand(outputs, self.up_value)
         return outputs, attention
 
-    def _queries(self, state: Tensor, groups: HeadGroups | None) -> Tensor:
-        """Queries of all heads (B, G, T, H, K), or of the chosen ones (B, G, T, R, K)."""
-        if groups is None:
-            return self.query(state).unflatten(-1, (self.num_heads, self.head_dim))
+    def project(self, latents: Tensor, weight: Tensor, groups: HeadGroups, *, dtype: torch.dtype) -> Tensor:
+        """What chosen heads read, (B, G, T, R, D), through the output matrix (H, K, E): (B, G, T, E) in ``dtype``."""
 
-        def project(rows: Tensor, weight: Tensor) -> Tensor:
-            return nn.functional.linear(rows, weight.flatten(0, 1)).unflatten(-1, weight.shape[:2])
+        def join(rows: Tensor, up_value: Tensor, part: Tensor) -> Tensor:
+            with _full_precision(rows):
+                outputs = self._expand(rows, up_value)
+            return outputs.flatten(-2).to(dtype) @ part.flatten(0, 1)
 
-        return groups.apply(project, state, self.query.weight.unflatten(0, (self.num_heads, self.head_dim)))
+        return groups.apply(join, latents, self.up_value, weight)
 
-    def _absorb(self, queries: Tensor, up_key: Tensor, groups: HeadGroups | None) -> Tensor:
-        """Queries (B, G, T, H, K) into the latent space, (B, G, T, H, D)."""
-        queries = queries / math.sqrt(self.head_dim)
-        if groups is None:
-            return torch.einsum("bgthk,hkd->bgthd", queries, up_key)
-        return groups.apply(lambda rows, up: torch.einsum("nhk,hkd->nhd", rows, up), queries, up_key)
+    def _query(self, state: Tensor, weight: Tensor) -> Tensor:
+        """States (..., C) to queries (..., H, K), by the heads' part of the query projection (H, K, C)."""
+        return nn.functional.linear(state, weight.flatten(0, 1)).unflatten(-1, weight.shape[:2])
 
-    def _expand(self, latents: Tensor, up_value: Tensor, groups: HeadGroups | None) -> Tensor:
-        """Attended latents (B, G, T, H, D) to head outputs (B, G, T, H, K)."""
-        if groups is None:
-            return torch.einsum("bgthd,hkd->bgthk", latents, up_value)
-        return groups.apply(lambda rows, up: torch.einsum("nhd,hkd->nhk", rows, up), latents, up_value)
+    def _ask(self, state: Tensor, weight: Tensor, up_key: Tensor) -> Tensor:
+        """States (..., C) to scaled queries in the latent space, (..., H, D)."""
+        queries = self._query(state, weight)
+        with _full_precision(state):
+            return torch.einsum("...hk,hkd->...hd", queries.float() / math.sqrt(self.head_dim), up_key.float())
+
+    @staticmethod
+    def _expand(latents: Tensor, up_value: Tensor) -> Tensor:
+        """Attended latents (..., H, D) to head outputs (..., H, K)."""
+        return torch.einsum("...hd,hkd->...hk", latents, up_value.float())
 
     def _absorbed_scores(self, queries: Tensor, shared: Tensor, own: Tensor | None) -> Tensor:
         batch, groups, steps, heads, _ = queries.shape
@@ -139,7 +139,8 @@ class LatentAttention(nn.Module):
         latents = (to_shared.flatten(1, 3) @ shared).unflatten(1, shape[1:])
         return latents + (to_own.flatten(2, 3) @ own).unflatten(2, shape[2:])
 
-    def _naive_scores(self, queries: Tensor, shared: Tensor, own: Tensor | None, up_key: Tensor) -> Tensor:
+    def _naive_scores(self, queries: Tensor, shared: Tensor, own: Tensor | None) -> Tensor:
+        up_key = self.up_key.float()
         keys = torch.einsum("bsd,hkd->bshk", shared, up_key)
         scores = torch.einsum("bgthk,bshk->bgths", queries, keys)
         if own is not None:
@@ -147,8 +148,8 @@ class LatentAttention(nn.Module):
             scores = torch.cat((scores, torch.einsum("bgthk,bgwhk->bgthw", queries, own_keys)), -1)
         return scores / math.sqrt(self.head_dim)
 
-    def _naive_values(self, attention: Tensor, shared: Tensor, own: Tensor | None, up_value: Tensor) -> Tensor:
-        size = shared.shape[1]
+    def _naive_values(self, attention: Tensor, shared: Tensor, own: Tensor | None) -> Tensor:
+        size, up_value = shared.shape[1], self.up_value.float()
         values = torch.einsum("bsd,hkd->bshk", shared, up_value)
         outputs = torch.einsum("bgths,bshk->bgthk", attention[..., :size], values)
         if own is not None:
@@ -174,6 +175,11 @@ class LatentAttention(nn.Module):
             ),
             -1,
         )
+
+
+def _full_precision(like: Tensor) -> torch.autocast:
+    """Scores and probabilities are float32 under any precision."""
+    return torch.autocast(like.device.type, enabled=False)
 
 
 def sinusoids(positions: Tensor, size: int) -> Tensor:

@@ -28,7 +28,8 @@ class SelfCritical:
 
     :math:`r_g` is CIDEr-D / 10 + ROUGE-L + METEOR (exact matches) of sample g, document frequencies being those of the
     training references, and :math:`\bar r_{\setminus g}` the mean reward of the image's other samples. The end of a
-    caption counts as a word, so that a caption that breaks off ("next to a") earns less.
+    caption counts as a word, so that a caption that breaks off ("next to a") earns less. Where heads are routed with a
+    balance loss, it is added.
     """
 
     def __init__(
@@ -46,11 +47,14 @@ class SelfCritical:
         others = (rewards.sum(1, keepdim=True) - rewards) / (self.samples - 1)
         inputs, targets = tokens[..., :-1], tokens[..., 1:]
         mask = targets != self.tokenizer.pad_id
-        hidden, _ = decoder(inputs, memory)
+        hidden, attention = decoder(inputs, memory)
         log_probs = decoder.logits(hidden[mask]).float().log_softmax(-1)
         chosen = log_probs.gather(1, targets[mask].unsqueeze(1)).squeeze(1)
         advantage = (rewards - others).unsqueeze(-1).expand(mask.shape)[mask]
-        return -(advantage * chosen).mean(), rewards.mean()
+        loss = -(advantage * chosen).mean()
+        if attention.balance_loss is not None:  # of head routers with fusion.balance: loss
+            loss = loss + attention.balance_loss
+        return loss, rewards.mean()
 
     @torch.no_grad()
     def sample(self, decoder: Decoder, memory: Memory) -> Tensor:

@@ -27,6 +27,7 @@ class Sizes:
     steps: int = 60
     regions: int = 196
     context: int = 128
+    captions: int = 1  # of each image, which share its latents
 
 
 TINY = Sizes(embed=64, heads=4, channels=96, batch=2, steps=5, regions=9, context=4)

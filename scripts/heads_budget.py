@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
+from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -22,11 +23,13 @@ from pipeline.captioner import Captioner
 from pipeline.config import FusionConfig
 from pipeline.heads.prune import parse_budget
 from pipeline.progress import Progress
+from pipeline.search_config import SearchConfig
 from scripts.bench import described, markdown, show
-from scripts.bench_timing import Section, Setting, Spread, machine, plain
+from scripts.bench_timing import Section, Setting, machine, plain, ratio
 from scripts.cli import run
 from scripts.heads_laboratory import Laboratory, open_data
-from scripts.heads_latency import caption_latency, steps_section
+from scripts.heads_latency import WORDS, caption_latency, steps_section
+from scripts.heads_sweep_report import spread
 
 QUALITY = "CIDEr-D"
 
@@ -88,18 +91,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     console, found = Console(), machine(torch.device("cpu"))
     quality = score(laboratory, options.model, names, beside)
-    examples = data.datasets["val"].examples[: options.images]
+    images = len(data.datasets["val"])
     sections = [
-        compare(options.model[0], names, beside, quality, examples),
+        quality_section(quality, names, images=images, search=laboratory.module.search),
+        latency_section(options.model[0], names, beside, data.datasets["val"].examples[: options.images]),
         steps_section(
             lambda: Captioner.from_pretrained(options.model[0]),
             Setting(options.repeats, torch.device("cpu"), False, lambda text: None),
         ),
     ]
-    sections[0].notes.append(f"{len(data.datasets['val']):,} validation images, references as COCO scores them.")
     for section in sections:
         show(section, console)
-    report = {"machine": found, "quality": quality, **plain({"budgets": sections[0], "steps": sections[1]})}
+    named = dict(zip(("quality", "latency", "steps"), sections, strict=True))
+    report = {"machine": found, "scores": quality, **plain(named)}
     try:
         options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         text = markdown(found, {"budgets": sections})
@@ -151,39 +155,51 @@ def score(
     return scores
 
 
-def compare(
-    folder: Path,
-    names: Sequence[str],
-    beside: dict[str, list[Path]],
-    quality: dict[str, dict[str, list[dict[str, float]]]],
-    examples: Sequence[Example],
+def quality_section(
+    quality: dict[str, dict[str, list[dict[str, float]]]], names: Sequence[str], *, images: int, search: SearchConfig
 ) -> Section:
-    """One row for each budget: quality of the nested model and of those trained alone, and what an image takes."""
+    """One row for each budget: quality, its share of all heads', quality of models trained alone."""
+    section = Section("Head budgets: quality, visual + text heads")
+    whole = mean([scores[QUALITY] for scores in quality["nested"][names[-1]]])
+    for name in dict.fromkeys([*names, *quality["alone"]]):
+        row: dict[str, Any] = {"heads": name, QUALITY: None, f"of {names[-1]}": None}
+        if values := [scores[QUALITY] for scores in quality["nested"].get(name, [])]:
+            row |= {QUALITY: spread(values), f"of {names[-1]}": f"{mean(values) / whole:.1%}" if whole else None}
+        if quality["alone"]:
+            values = [scores[QUALITY] for scores in quality["alone"].get(name, [])]
+            row["trained alone"] = spread(values) if values else None
+        section.rows.append(row)
+    seeds = max(len(found) for found in quality["nested"].values())
+    section.notes = [
+        f"{QUALITY} on {images:,} validation images, references as COCO scores them, beam {search.beam_size}; mean ± "
+        f"standard deviation over {seeds} seed{'s' if seeds > 1 else ''}.",
+    ]
+    return section
+
+
+def latency_section(
+    folder: Path, names: Sequence[str], beside: dict[str, list[Path]], examples: Sequence[Example]
+) -> Section:
+    """One row for each budget: what an image takes where all captions are equally long."""
     rows = list(dict.fromkeys([*names, *beside]))
     captioners = {name: Captioner.from_pretrained(folder, heads=name) for name in names}
     captioners |= {name: Captioner.from_pretrained(beside[name][0]) for name in rows if name not in captioners}
     with Progress("latency", unit="img") as progress:
-        latency = caption_latency(captioners, examples, progress=progress.update)
-    first = latency[names[0]].row()["p50 ms"]
-    section = Section("Head budgets: one image at a time, file to caption")
+        latency = caption_latency(captioners, examples, progress=progress.update, min_length=WORDS, max_length=WORDS)
+    section = Section(f"Head budgets: latency, one image at a time, captions of {WORDS} words")
+    turns = {name: latency[name].totals for name in rows}
     for name in rows:
-        row: dict[str, Any] = {"visual + text heads": name}
-        for kind, title in (("nested", QUALITY), ("alone", f"{QUALITY}, trained alone")):
-            values = [scores[QUALITY] for scores in quality[kind].get(name, [])]
-            row[title] = Spread.of(values) if len(values) > 1 else values[0] if values else None
-        row["heads"] = "nested" if name in names else "alone"
         times = latency[name].row()
-        section.rows.append({**row, **times, f"times {names[0]}": times["p50 ms"] / first})
-    if not beside:
-        for row in section.rows:
-            del row[f"{QUALITY}, trained alone"], row["heads"]
+        del times["words"]
+        section.rows.append({"heads": name, **times, f"x {names[0]}": ratio(turns[name], turns[names[0]]).median})
     search = captioners[names[0]].search
     section.notes = [
-        f"Latency: {len(examples)} validation images with all models in turns; p50 and p95 of the whole, median of "
-        "each part, in milliseconds. read: file to tensor. backbone: the CNN. fusion: compression and every step's "
-        "attention. search: the rest, that is both LSTMs, logits and beams.",
-        f"Beam {search.beam_size}, at most {search.max_length} words, length penalty {search.length_penalty}. Captions "
-        "of another length take another time: see the column of words.",
+        f"{len(examples)} validation images with all models in turns; p50 and p95 of the whole, median of each part, "
+        f"in milliseconds; x {names[0]}: median over images of the ratio.",
+        "read: file to tensor. backbone: the CNN. fusion: compression and every step's attention. search: the rest, "
+        "that is both LSTMs, logits and beams.",
+        f"Beam {search.beam_size}. Captions of a free length take another time with each budget, because they have "
+        "another length.",
     ]
     return section
 

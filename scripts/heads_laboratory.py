@@ -22,7 +22,7 @@ from data.dataset import Batch
 from data.errors import UserError
 from data.sampler import CaptionBatchSampler
 from pipeline.captioner import Captioner, fast_dtype
-from pipeline.heads.prune import head_importance
+from pipeline.heads.importance import head_importance
 from pipeline.module import CaptionModule, fingerprint
 from pipeline.optim import OptimConfig, Stages
 from pipeline.progress import Progress

@@ -164,16 +164,14 @@ def steps_section(load: Callable[[], Captioner], setting: Setting) -> Section:
         set_budget(model, visual, text)
         models[f"{visual}+{text}"] = model
     section = Section(f"Fusion layer, one decoding step: one image, {BEAMS} beams, {WORDS} words written, no context")
-    rows: dict[str, dict[str, Any]] = {
-        name: {"heads": visual + text, "visual + text": name}
-        for name, (visual, text) in zip(models, head_counts(sizes.visual_heads, sizes.text_heads), strict=True)
-    }
+    rows: dict[str, dict[str, Any]] = {name: {"heads": name} for name in models}
     for regions in REGIONS:
         setting.say(f"fusion step with {regions} regions, {len(models)} numbers of heads")
         times = in_turns({name: fusion_step(model, regions=regions) for name, model in models.items()}, setting)
         first = times[next(iter(models))]
         for name, row in rows.items():
-            row[f"{regions} regions, µs"] = Spread.of([1e6 * value for value in times[name]])
-            row[f"{regions} regions, times one head"] = ratio(times[name], first)
+            row[f"{regions} regions µs"] = Spread.of([1e6 * value for value in times[name]])
+            row[f"x {next(iter(models))}, {regions}"] = ratio(times[name], first).median
     section.rows = list(rows.values())
+    section.notes = [f"x {next(iter(models))}: times that of the first row, for each number of regions."]
     return section

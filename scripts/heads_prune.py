@@ -9,6 +9,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 import torch
 from rich.console import Console
@@ -21,11 +22,11 @@ from pipeline.heads.plot import Chart, line_charts
 from pipeline.module import describe
 from pipeline.progress import Progress
 from scripts.bench import described, show
-from scripts.bench_timing import Section, Setting, in_turns, machine, milliseconds
+from scripts.bench_timing import Section, Setting, in_turns, machine, plain
 from scripts.cli import run
 from scripts.heads_laboratory import Laboratory, open_data
-from scripts.heads_latency import caption_latency, fusion_step
-from scripts.heads_stages import QUALITY, Pruning, Stage
+from scripts.heads_latency import WORDS, caption_latency, fusion_step
+from scripts.heads_stages import FULL, QUALITY, Pruning, Stage
 
 TIMED_IMAGES = 50
 
@@ -45,7 +46,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--until",
         required=True,
         metavar="quality=SHARE|heads=N",
-        help=f"quality=0.99: as long as validation {QUALITY} is at least 0.99 of the full model's; heads=4: to 4 heads",
+        help=f"quality=0.99: as long as validation {QUALITY} is at least 0.99 of the full model's, fine-tuned as long; "
+        "heads=4: to 4 heads",
     )
     add("--steps", type=int, default=200, metavar="N", help="fine-tuning after each removal (default: 200 steps)")
     add("--recipe", type=Path, metavar="YAML", help="the recipe that the model was trained with, for data and optim")
@@ -84,13 +86,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pruning = Pruning(options, sizes)
     laboratory = Laboratory(Captioner.from_pretrained(options.model), data, optim, train=True)
     stage = pruning.first(laboratory)
-    full = stage["scores"][QUALITY]
     stages = [stage]
-    while len(stage["kept"]) > fewest and stage["scores"][QUALITY] >= share * full:
+    while len(stage["kept"]) > fewest and pruning.share(stage) >= share:
         stage = pruning.next(laboratory, stage)
         stages.append(stage)
-        print(pruning.line(stage, full), flush=True)
-    good = [stage for stage in stages if stage["scores"][QUALITY] >= share * full]
+        print(pruning.line(stage), flush=True)
+    good = [stage for stage in stages if pruning.share(stage) >= share]
     pruning.finish(
         good[-1], data, describe(laboratory.module.config, laboratory.module.optim, laboratory.module.search)
     )
@@ -106,42 +107,45 @@ def report(pruning: Pruning, stages: Sequence[Stage], chosen: Stage, data: Capti
     captioners = {str(len(stage["kept"])): Captioner.from_pretrained(pruning.model(stage)) for stage in stages}
     with Progress("latency", unit="img") as progress:
         examples = data.datasets["val"].examples[:TIMED_IMAGES]  # those that could be read
-        latency = caption_latency(captioners, examples, progress=progress.update)
+        latency = caption_latency(captioners, examples, progress=progress.update, min_length=WORDS, max_length=WORDS)
     grid = next(iter(captioners.values())).model.backbone.grid
     calls = {name: fusion_step(entry.model, regions=grid[0] * grid[1]) for name, entry in captioners.items()}
     steps = in_turns(calls, Setting(5, torch.device("cpu"), False, lambda text: None))
     first = stages[0]["scores"][QUALITY]
-    section = Section(f"Pruning {pruning.options.model.name}: one image at a time, file to caption")
+    section = Section(f"Pruning {pruning.options.model.name}: one image at a time, captions of {WORDS} words")
+    whole = latency[str(len(stages[0]["kept"]))].row()
     for stage, (name, times) in zip(stages, latency.items(), strict=True):
         row = times.row()
         section.rows.append(
             {
-                "heads": len(stage["kept"]),
-                "visual + text": pruning.split(stage),
+                "heads": pruning.split(stage),
                 "removed": pruning.name(stage["removed"][-1]) if stage["removed"] else None,
                 QUALITY: stage["scores"][QUALITY],
-                "of full": stage["scores"][QUALITY] / first if first else 1.0,
-                "fusion step ms": milliseconds(steps[name]),
+                FULL: stage["beside"][QUALITY],
+                "of full": f"{pruning.share(stage):.1%}",
+                "step ms": median(1000 * seconds for seconds in steps[name]),
                 "fusion ms": row["fusion ms"],
+                "saved": f"{1 - row['fusion ms'] / whole['fusion ms']:.0%}",
                 "image ms": row["p50 ms"],
-                "words": row["words"],
+                "saved of all": f"{1 - row['p50 ms'] / whole['p50 ms']:.0%}",
                 "kept": stage is chosen,
             }
         )
     section.notes = [
-        f"fusion step: one decoding step with {grid[0] * grid[1]} regions; fusion: compression and all steps of a "
-        f"caption; both and the whole image are medians. {len(examples)} validation images.",
+        f"heads: visual + text. {FULL}: {QUALITY} of the full model, fine-tuned as long; of full: share of it, or of "
+        "the full model as it was given where that is better.",
+        f"step: the fusion layer in one decoding step with {grid[0] * grid[1]} regions; fusion: compression and all "
+        f"steps of a caption; image: file to caption. Medians, {len(examples)} validation images.",
         f"{described(machine(torch.device('cpu')))}",
     ]
     show(section, Console())
-    rows = [{**row, "fusion step ms": row["fusion step ms"].median} for row in section.rows]
-    content = {"title": section.title, "rows": rows, "stages": list(stages), "notes": section.notes}
+    content = {**plain(section), "stages": list(stages)}
     (pruning.folder / "pruning.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    rows.reverse()
+    points = [(len(stage["kept"]), row) for stage, row in zip(stages, section.rows, strict=True)][::-1]
     charts = [
-        Chart(QUALITY, "heads", [(row["heads"], row[QUALITY]) for row in rows], level=first, from_zero=False),
-        Chart("Fusion step, ms", "heads", [(row["heads"], row["fusion step ms"]) for row in rows]),
-        Chart("Image to caption, ms", "heads", [(row["heads"], row["image ms"]) for row in rows]),
+        Chart(QUALITY, "heads", [(heads, row[QUALITY]) for heads, row in points], level=first, from_zero=False),
+        Chart("Fusion layer, ms a caption", "heads", [(heads, row["fusion ms"]) for heads, row in points]),
+        Chart("Image to caption, ms", "heads", [(heads, row["image ms"]) for heads, row in points]),
     ]
     (pruning.folder / "pruning.svg").write_text(line_charts(charts), encoding="utf-8")
     print(f"model   {pruning.folder}   ({pruning.split(chosen)} heads)\nplot    {pruning.folder / 'pruning.svg'}")

@@ -18,15 +18,19 @@ from pipeline.heads.prune import prune_heads
 from scripts.heads_laboratory import Laboratory
 
 QUALITY = "CIDEr-D"
+FULL = "full"
 SCORED_BATCHES = 50  # training batches that a head's importance is the mean over
 
 # What stage.json holds: heads that are left and that were removed, as the full model numbers them; scores; importance
-# of those that are left.
+# of those that are left; scores of the full model after as much fine-tuning, "beside".
 Stage: TypeAlias = dict[str, Any]
 
 
 class Pruning:
     """The output folder: ``stages/N`` is the model folder with N heads, whole once it has a ``stage.json``.
+
+    Fine-tuning alone changes a model, so each stage is compared with the full model fine-tuned as often and as long,
+    which is ``stages/N/full``.
 
     Raises UserError where the folder holds the stages of a pruning with other settings.
     """
@@ -57,7 +61,11 @@ class Pruning:
     def first(self, laboratory: Laboratory) -> Stage:
         """Score the full model, and its heads."""
         heads = self.sizes.visual_heads + self.sizes.text_heads
-        return self._known(heads) or self._measure(laboratory, {"kept": list(range(heads)), "removed": []})
+        known = self._known(heads)
+        if known is not None:
+            return known
+        stage = self._measure(laboratory, {"kept": list(range(heads)), "removed": []})
+        return self._write({**stage, "beside": stage["scores"]})
 
     def next(self, laboratory: Laboratory, stage: Stage) -> Stage:
         """Remove the least important head of a stage, fine-tune, score. What was done before is read from its file."""
@@ -71,20 +79,46 @@ class Pruning:
         print(f"{heads} heads: without {self.name(removed[-1])}", flush=True)
         captioner = Captioner.from_pretrained(self.model(stage))
         prune_heads(captioner.model, [place for place in range(heads + 1) if place != weakest])
+        self._tune(laboratory, captioner, len(removed), self._place(heads))
+        found = self._measure(laboratory, {"kept": kept, "removed": removed})
+        return self._write(
+            {**found, "beside": self._beside(laboratory, stage, len(removed), self._place(heads) / FULL)}
+        )
+
+    def _beside(self, laboratory: Laboratory, before: Stage, times: int, folder: Path) -> dict[str, float]:
+        """Scores of the full model, fine-tuned once more than at the stage before."""
+        if not self.options.steps:
+            return dict(before["beside"])
+        earlier = self._place(len(before["kept"])) / FULL
+        captioner = Captioner.from_pretrained(earlier if before["removed"] else self.options.model)
+        self._tune(laboratory, captioner, times, folder)
+        return laboratory.scores(Captioner.from_pretrained(folder), folder)
+
+    def _tune(self, laboratory: Laboratory, captioner: Captioner, times: int, folder: Path) -> None:
+        """Fine-tune for the ``times``-th time and save."""
         if self.options.steps:
-            seed = self.options.seed + len(removed)
-            laboratory.fine_tune(captioner, steps=self.options.steps, seed=seed, folder=self._place(heads))
-        captioner.save(self._place(heads))
-        return self._measure(laboratory, {"kept": kept, "removed": removed})
+            laboratory.fine_tune(captioner, steps=self.options.steps, seed=self.options.seed + times, folder=folder)
+        captioner.save(folder)
 
     def _measure(self, laboratory: Laboratory, stage: Stage) -> Stage:
-        """Add scores and importance of the folder as it was saved, and write ``stage.json``: the stage is done."""
-        folder = self._place(len(stage["kept"]))
+        """Add scores and importance of the folder as it was saved."""
         captioner = Captioner.from_pretrained(self.model(stage))
-        stage["scores"] = laboratory.scores(captioner, folder)
+        stage["scores"] = laboratory.scores(captioner, self._place(len(stage["kept"])))
         stage["importance"] = laboratory.importance(captioner, SCORED_BATCHES)
-        (folder / "stage.json").write_text(json.dumps(stage, indent=2) + "\n", encoding="utf-8")
         return stage
+
+    def _write(self, stage: Stage) -> Stage:
+        """Write ``stage.json``: the stage is done."""
+        path = self._place(len(stage["kept"])) / "stage.json"
+        path.write_text(json.dumps(stage, indent=2) + "\n", encoding="utf-8")
+        return stage
+
+    def share(self, stage: Stage) -> float:
+        """Its quality, that of the full model being 1: as it was given or after as much tuning, whichever is better."""
+        heads = self.sizes.visual_heads + self.sizes.text_heads
+        given = self._known(heads) or stage
+        full = max(given["scores"][QUALITY], stage["beside"][QUALITY])
+        return float(stage["scores"][QUALITY] / full) if full else 1.0
 
     def _known(self, heads: int) -> Stage | None:
         path = self._place(heads) / "stage.json"
@@ -103,11 +137,10 @@ class Pruning:
         visual = sum(head < self.sizes.visual_heads for head in stage["kept"])
         return f"{visual}+{len(stage['kept']) - visual}"
 
-    def line(self, stage: Stage, full: float) -> str:
-        quality = stage["scores"][QUALITY]
-        share = quality / full if full else 1.0
+    def line(self, stage: Stage) -> str:
         heads = f"{len(stage['kept'])} heads ({self.split(stage)})"
-        return f"{heads}: {QUALITY} {quality:.3f}, {share:.1%} of the full model's"
+        quality = stage["scores"][QUALITY]
+        return f"{heads}: {QUALITY} {quality:.3f}, {self.share(stage):.1%} of the full model's as long fine-tuned"
 
     def finish(self, stage: Stage, data: CaptionData, settings: dict[str, Any]) -> None:
         """Put the chosen stage's model folder, with its card, at the top of the output folder."""
@@ -129,6 +162,7 @@ class Pruning:
             epochs=round(steps * len(removed) * data.batch_size / examples),
             started=text,
         )
-        shutil.copytree(self.model(stage), self.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("README.md"))
+        left_out = shutil.ignore_patterns("README.md", FULL)
+        shutil.copytree(self.model(stage), self.folder, dirs_exist_ok=True, ignore=left_out)
         (self.folder / "stage.json").unlink(missing_ok=True)
         (self.folder / "README.md").write_text(card, encoding="utf-8")

@@ -13,7 +13,7 @@ import yaml
 from data.errors import UserError
 
 STUDIES = ("heads", "split", "latent", "dropout", "routing")
-HEADS = (1, 2, 3, 4, 6, 8, 10, 12)
+HEADS = (1, 2, 4, 6, 8, 12)
 SPLITS = ((8, 0), (6, 2), (4, 4), (2, 6), (0, 8))
 LATENTS = (0.5, 1, 2, 4)  # multiples of embed_dim / heads
 DROPOUTS = (0.0, 0.1, 0.2, 0.3)

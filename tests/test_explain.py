@@ -75,13 +75,14 @@ def test_nothing_from_outside_ends_a_script(tmp_path: Path) -> None:
 
 
 def test_bertviz_arguments() -> None:
-    captioner = tiny_captioner(fields=ContextFields(numbers={"age": (50.0, 10.0)}, categories={}))
+    fields = ContextFields(numbers={"age": (50.0, 10.0)}, categories={"sex": ["f", "m"]})
+    captioner = tiny_captioner(fields=fields)
     caption = captioned(captioner)
     arguments = bertviz_arguments(captioner, caption, CONTEXT)
     (cross,), (decoder,) = arguments["cross_attention"], arguments["decoder_attention"]
     steps, regions = len(caption.token_scores), 4
     assert arguments["encoder_tokens"][:2] == ["1.1", "1.2"]
-    assert arguments["encoder_tokens"][regions:] == ["(context)", "the", "large", "red", "circle", "age"]
+    assert arguments["encoder_tokens"][regions:] == ["(context)", "age", "sex", "the", "large", "red", "circle"]
     assert len(arguments["decoder_tokens"]) == steps
     assert cross.shape == (1, 4, steps, len(arguments["encoder_tokens"]))
     assert decoder.shape == (1, 4, steps, steps)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from data.context import ContextFields
 from pipeline.captioner import Captioner
 from pipeline.config import ContextConfig, FusionConfig
+from pipeline.explain import context_names
 from pipeline.fusion import Memory
 from pipeline.heads.findings import describe
 from pipeline.heads.importance import gate_gradients
@@ -144,8 +145,27 @@ def test_lexicon_names_every_position() -> None:
     words = torch.tensor([[captioner.tokenizer.encode_caption("a red circle", 10)[:-1]]] * 2)
     entries = lexicon.entries(captioner.collate_context(CONTEXTS), words)
     names = [[lexicon.names[index] for index in row[0]] for row in entries.tolist()]
-    assert names[0] == [GIVEN_CONTEXT, "the", "large", "red", "circle", "age", "sex", START, "a", "red", "circle"]
-    assert names[1][0] == NO_CONTEXT
+    assert names[0] == [GIVEN_CONTEXT, "age", "sex", "the", "large", "red", "circle", START, "a", "red", "circle"]
+    assert names[1][:3] == [NO_CONTEXT, "age", "sex"]
+
+
+def test_every_name_is_that_of_the_position_the_model_reads() -> None:
+    """Numbers, categories and text together: a changed value moves the one token whose name it has, everywhere."""
+    captioner = tiny_captioner(fields=FIELDS)
+    encoder, lexicon = captioner.model.context, Lexicon(captioner.tokenizer, fields=FIELDS)
+    assert encoder is not None
+
+    def read(context: str, age: float, sex: str) -> tuple[Tensor, list[str]]:
+        batch = captioner.collate_context([context], numbers=[{"age": age}], categories=[{"sex": sex}])
+        return encoder(batch)[0][0], [lexicon.names[entry] for entry in lexicon.context_entries(batch)[0].tolist()]
+
+    tokens, names = read("red circle", 50.0, "f")
+    assert names == context_names(captioner, "red circle") == [GIVEN_CONTEXT, "age", "sex", "red", "circle"]
+    for changed, name in ((("red circle", 90.0, "f"), "age"), (("red circle", 50.0, "m"), "sex")):
+        moved = (read(*changed)[0] != tokens).any(-1)
+        assert [names[place] for place in moved.nonzero().flatten().tolist()] == [name]
+    moved = (read("blue circle", 50.0, "f")[0] != tokens).any(-1)
+    assert moved.nonzero().flatten().tolist() == [names.index("red")]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from pipeline.heads.monitor import HeadMonitor, _log_picture, pictures
 from scripts.train import main
 from tests.test_train import TINY
 
+WANDB = importlib.util.find_spec("wandb") is not None
+
 CALLBACK = """
 trainer:
   callbacks:
@@ -25,6 +28,10 @@ trainer:
     - class_path: lightning.pytorch.loggers.TensorBoardLogger
       init_args: {save_dir: SAVE, name: "", version: ""}
 """
+OFFLINE = """
+    - class_path: lightning.pytorch.loggers.WandbLogger
+      init_args: {save_dir: SAVE, offline: true}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +39,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("monitored")
     render_scenes(folder / "scenes", train=16, val=8, test=2, size=64)
     (folder / "tiny.yaml").write_text(TINY)
-    (folder / "monitor.yaml").write_text(CALLBACK.replace("SAVE", str(folder / "board")))
+    (folder / "board").mkdir()
+    settings = CALLBACK + (OFFLINE.lstrip("\n") if WANDB else "")
+    (folder / "monitor.yaml").write_text(settings.replace("SAVE", str(folder / "board")))
     given = [f"--trainer.default_root_dir={folder}", f"--data.train={folder / 'scenes'}"]
     given += [f"--data.cache_dir={folder / 'cache'}", "--data.eval_batch_size=4"]
     assert main(["fit", "--config", str(folder / "tiny.yaml"), "--config", str(folder / "monitor.yaml"), *given]) == 0
@@ -60,6 +69,21 @@ def test_scalars_and_pictures_in_tensorboard(run: Path) -> None:
     maps = events.Images("heads/maps")
     assert len(maps) == 2
     assert maps[0].width == 2 * (maps[0].height + 6)
+
+
+@pytest.mark.skipif(not WANDB, reason="wandb is not installed: pip install 'latentcap[wandb]'")
+def test_scalars_and_pictures_in_wandb_without_a_network(run: Path) -> None:
+    (folder,) = (run / "board" / "wandb").glob("offline-run-*")
+    names = {path.name.rsplit("_", 2)[0] for path in (folder / "files" / "media" / "images" / "heads").glob("*.png")}
+    assert names == {"maps", "similarity visual", "similarity text"}
+    (record,) = folder.glob("*.wandb")
+    assert b"heads/text 2/stop" in record.read_bytes()
+
+
+def test_the_page_is_that_of_the_last_validation(run: Path) -> None:
+    page = (run / "heads.html").read_text(encoding="utf-8")
+    assert page.count("<article>") == 4
+    assert "validation examples after step 4." in page
 
 
 class WithImages(DummyLogger):

@@ -31,19 +31,24 @@ def test_the_report(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     given += ["--data", str(scenes), "--cache", str(tmp_path / "cache"), "--images", "2", "--repeats", "1"]
     assert heads_budget.main([*given, "--output", str(tmp_path / "budget.json")]) == 0
     report = json.loads((tmp_path / "budget.json").read_text())
-    first, second = report["budgets"]["rows"]
-    assert (first["visual + text heads"], second["visual + text heads"]) == ("1+1", "2+1")
-    assert set(first["CIDEr-D"]) == {"median", "low", "high"}  # two seeds
-    assert isinstance(first["CIDEr-D, trained alone"], float)
-    assert second["CIDEr-D, trained alone"] is None
-    parts = first["read ms"], first["backbone ms"], first["fusion ms"], first["search ms"]
-    assert all(part > 0 for part in parts)
-    assert len(report["quality"]["nested"]["2+1"]) == 2
-    assert [row["heads"] for row in report["steps"]["rows"]] == [1, 2, 3]
+    first, second = report["quality"]["rows"]
+    assert (first["heads"], second["heads"]) == ("1+1", "2+1")
+    assert "±" in first["CIDEr-D"]  # two seeds
+    assert first["trained alone"]
+    assert second["trained alone"] is None
+    assert second["of 2+1"] in ("100.0%", None)
+    fast, whole = report["latency"]["rows"]
+    assert all(fast[f"{part} ms"] > 0 for part in ("read", "backbone", "fusion", "search"))
+    assert fast["x 1+1"] == 1 != whole["x 1+1"]
+    assert len(report["scores"]["nested"]["2+1"]) == 2
+    assert [row["heads"] for row in report["steps"]["rows"]] == ["1+0", "1+1", "2+1"]
     text = (tmp_path / "budget.md").read_text()
     assert "| 1+1 |" in text
     assert "196 regions" in text
-    assert "Head budgets" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "Head budgets" in shown
+    tables = [line for line in shown.splitlines() if line.startswith(("┃", "│"))]
+    assert max(map(len, tables)) <= 100
 
 
 def test_parts_add_up_and_the_model_is_left_as_it_was(scenes: Path) -> None:
@@ -55,6 +60,13 @@ def test_parts_add_up_and_the_model_is_left_as_it_was(scenes: Path) -> None:
     assert row["p95 ms"] >= row["p50 ms"] > max(row["backbone ms"], row["fusion ms"])
     assert row["words"] == sum(found.words) / 3
     assert "attend" not in vars(captioner.model.decoder.fusion)
+
+
+def test_latency_is_of_captions_of_one_length(scenes: Path) -> None:
+    captioner = tiny_captioner()
+    examples = [example for example in read_examples(str(scenes)) if example.split == "val"]
+    (found,) = caption_latency({"all": captioner}, examples[:3], min_length=5, max_length=5).values()
+    assert found.words == [5, 5, 5]
 
 
 def test_which_budgets_there_are() -> None:

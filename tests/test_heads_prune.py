@@ -47,7 +47,8 @@ def test_prune_to_a_number_of_heads(prune: Pruner, capsys: pytest.CaptureFixture
     assert captioner.model.config.num_heads == 2
     assert captioner.caption([next((prune.scenes / "val").glob("*.jpg"))])[0].text is not None
     content = json.loads((folder / "pruning.json").read_text())
-    assert [row["heads"] for row in content["rows"]] == [4, 3, 2]
+    assert content["rows"][0]["heads"] == "2+2"
+    assert [len(stage["kept"]) for stage in content["stages"]] == [4, 3, 2]
     assert [row["kept"] for row in content["rows"]] == [False, False, True]
     full, second = content["stages"][:2]
     weakest = min(range(4), key=full["importance"].__getitem__)
@@ -55,7 +56,30 @@ def test_prune_to_a_number_of_heads(prune: Pruner, capsys: pytest.CaptureFixture
     assert second["kept"] == [head for head in range(4) if head != weakest]
     assert "Pruned from full (2 visual and 2 text heads)" in (folder / "README.md").read_text()
     assert (folder / "pruning.svg").read_text().count("<circle") == 9
-    assert "2 heads (" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "2 heads (" in shown
+    assert max(len(line) for line in shown.splitlines() if line.startswith(("┃", "│"))) <= 120
+    # The full model was fine-tuned beside, from where it was before, and is no part of what is left.
+    assert Captioner.from_pretrained(folder / "stages" / "2" / "full").model.config.num_heads == 4
+    full = [(folder / "stages" / name / "model.safetensors").read_bytes() for name in ("3/full", "2/full")]
+    assert full[0] != full[1]
+    assert not (folder / "full").exists()
+
+
+def test_what_is_left_is_compared_with_the_full_model_tuned_as_long(
+    prune: Pruner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fine-tuning lifts all by a fifth here: 1.17 is better than the 1.0 before and still not 0.99 of 1.2."""
+    qualities = iter([1.0, 1.19, 1.2, 1.17, 1.2])
+    monkeypatch.setattr(
+        Laboratory,
+        "scores",
+        lambda self, captioner, folder: _prepare(self, captioner, folder) | {"CIDEr-D": next(qualities)},
+    )
+    folder = prune("small", "quality=0.99")
+    assert Captioner.from_pretrained(folder).model.config.num_heads == 3
+    rows = json.loads((folder / "pruning.json").read_text())["rows"]
+    assert [row["of full"] for row in rows] == ["100.0%", "99.2%", "97.5%"]
 
 
 def test_prune_as_long_as_it_is_good_enough(prune: Pruner, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +105,7 @@ def test_an_interrupted_pruning_goes_on(prune: Pruner, monkeypatch: pytest.Monke
 
     def interrupted(self: Laboratory, captioner: Captioner, **settings: object) -> None:
         tuned.append(captioner.model.config.num_heads)
-        if tuned == [3, 2]:
+        if tuned == [3, 4, 2]:
             raise KeyboardInterrupt
         original(self, captioner, **settings)  # type: ignore[arg-type]
 
@@ -89,7 +113,7 @@ def test_an_interrupted_pruning_goes_on(prune: Pruner, monkeypatch: pytest.Monke
     with pytest.raises(KeyboardInterrupt):
         prune("parts", "heads=2")
     prune("parts", "heads=2")
-    assert tuned == [3, 2, 2]
+    assert tuned == [3, 4, 2, 2, 4]  # the pruned and the full model, and again from where it was interrupted
     weights = [(prune.folder / name / "model.safetensors").read_bytes() for name in ("whole", "parts")]
     assert weights[0] == weights[1]
     with pytest.raises(UserError, match="another model, data, recipe, steps or seed"):

@@ -15,6 +15,7 @@ from scripts import heads_sweep
 from scripts.heads import main as heads
 from scripts.heads_sweep import main
 from scripts.heads_sweep_grid import STUDIES, Variant, embed_dim, study, variants
+from scripts.train import main as train
 
 TRAINER = """
 import json, pathlib, sys
@@ -117,6 +118,23 @@ def test_the_embedding_size_is_that_of_the_training(tmp_path: Path) -> None:
     assert embed_dim(["--data.train", "x"]) == 512 == DecoderConfig().embed_dim
     with pytest.raises(UserError, match="does not exist"):
         embed_dim(["--config", str(tmp_path / "none.yaml")])
+
+
+def test_the_command_line_accepts_what_the_wandb_sweep_gives(capsys: pytest.CaptureFixture[str]) -> None:
+    """The file's own command with the first value of each parameter, as the agent calls it."""
+    sweep = yaml.safe_load(Path("configs/sweeps/heads.yaml").read_text(encoding="utf-8"))
+    fixed = [part for part in sweep["command"] if part.startswith("--")]
+    chosen = {name: entry.get("values", [entry.get("value")])[0] for name, entry in sweep["parameters"].items()}
+    with pytest.raises(SystemExit) as stopped:
+        train(["fit", *fixed, *(f"--{name}={value}" for name, value in chosen.items()), "--print_config"])
+    assert not stopped.value.code
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed.pop("seed_everything") == chosen.pop("seed_everything")
+    for name, value in chosen.items():
+        found = printed
+        for part in name.split("."):
+            found = found[part]
+        assert found == value
 
 
 def test_the_wandb_sweep_names_settings_that_exist_and_fit() -> None:

@@ -15,7 +15,8 @@ from data.dataset import Batch
 from data.errors import UserError
 from pipeline.captioner import Captioner
 from pipeline.config import FusionConfig
-from pipeline.heads.prune import head_importance, parse_budget, prune_heads, set_budget
+from pipeline.heads.importance import head_importance
+from pipeline.heads.prune import parse_budget, prune_heads, set_budget
 from pipeline.model import CaptionModel
 from tests.helpers import tiny_captioner
 

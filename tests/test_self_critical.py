@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from data.example import Example
+from pipeline.config import FusionConfig
 from pipeline.metrics.cider import CiderScorer, cider_d
 from pipeline.self_critical import SelfCritical
 from tests.helpers import tiny_captioner
@@ -71,3 +72,19 @@ def test_training_raises_the_reward() -> None:
         optimizer.step()
         rewards.append(float(reward))
     assert sum(rewards[-5:]) > 2 * sum(rewards[:5])
+
+
+def test_the_balance_loss_of_head_routers_is_added() -> None:
+    """With equal rewards for all samples nothing but the balance is left to learn, and it reaches the routers."""
+    captioner = tiny_captioner(fusion=FusionConfig(4, 4, routed_top_k=1, balance="loss"))
+    model = captioner.model.train()
+    critic = SelfCritical(EXAMPLES, captioner.tokenizer, samples=2, max_length=6)
+    critic.reward = lambda tokens, index: torch.ones(tokens.shape[:2])  # type: ignore[method-assign]
+    memory = model.encode(regions=torch.randn(3, 4, model.backbone.num_channels))
+    loss, _ = critic.loss(model.decoder, memory, torch.arange(3))
+    assert loss > 0
+    loss.backward()
+    router = model.decoder.fusion.visual_router
+    assert router is not None
+    assert router.score.weight.grad is not None
+    assert router.score.weight.grad.abs().sum() > 0

@@ -3,11 +3,17 @@ than one?", equation 3)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from pipeline.fusion import Attention, Memory
 from pipeline.model import CaptionModel
+
+if TYPE_CHECKING:
+    from data.dataset import Batch
 
 
 def gate_gradients(model: CaptionModel, memory: Memory, tokens: Tensor) -> tuple[Tensor, Attention]:
@@ -33,3 +39,28 @@ def gate_gradients(model: CaptionModel, memory: Memory, tokens: Tensor) -> tuple
         words = (targets != 0).sum((1, 2)).clamp_min(1)
         (gradient,) = torch.autograd.grad((losses.sum((1, 2)) / words).sum(), gate)
     return gradient.flatten(1), attention
+
+
+def head_importance(model: CaptionModel, batches: Iterable[Batch]) -> Tensor:
+    r"""What the loss feels of each head: :math:`I_h = E_x |\partial L(x) / \partial g_h|` (Michel et al. 2019).
+
+    Args:
+        model: is scored without dropout.
+        batches: examples x with their captions; see :func:`gate_gradients` for L.
+
+    Returns:
+        The importance of each head, (H,), visual heads first.
+    """
+    training = model.training
+    model.eval()
+    total, count = torch.zeros(model.config.num_heads), 0
+    for batch in batches:
+        with torch.no_grad():
+            memory = model.encode(
+                images=batch.images, regions=batch.regions, view_mask=batch.view_mask, context=batch.context
+            )
+        gradients, _ = gate_gradients(model, memory, batch.tokens)
+        total += gradients.abs().sum(0).cpu()
+        count += len(batch)
+    model.train(training)
+    return total / max(count, 1)

@@ -60,14 +60,15 @@ class Lexicon:
         return len(self.names)
 
     def context_entries(self, context: ContextBatch) -> Tensor:
-        """What each context position holds, (B, M), as the context encoder lays them out; (B, 0) without one."""
+        """What each context position holds, (B, M): state, fields, text, as ``ContextEncoder`` lays them out; (B, 0)
+        without one."""
         batch = len(context.tokens)
         if self.fields is None:
             return context.tokens.new_zeros(batch, 0)
         state = self.state_start + context.mask.any(1, keepdim=True).long()
         count = len(self.names) - self.state_start - 2
         fields = torch.arange(count, device=state.device) + self.state_start + 2
-        return torch.cat((state, context.tokens + self.context_start, fields.expand(batch, -1)), 1)
+        return torch.cat((state, fields.expand(batch, -1), context.tokens + self.context_start), 1)
 
     def entries(self, context: ContextBatch, words: Tensor) -> Tensor:
         """What each position of the text heads holds: words read (B, G, T) to (B, G, M + T)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -13,6 +14,7 @@ from data.dataset import Batch
 from data.errors import UserError
 from pipeline.explain.viridis import colour
 from pipeline.heads.measure import HeadMeter
+from pipeline.heads.page import write_report
 from pipeline.heads.report import HeadReport, summarise
 from pipeline.heads.table import FIGURES
 from pipeline.module import CaptionModule
@@ -22,7 +24,7 @@ IMAGE_SIDE = 160  # pixels of each map and matrix that is logged
 
 class HeadMonitor(Callback):
     """Logs every head's figures at each validation: numbers to all loggers (CSV, TensorBoard, W&B), pictures to those
-    that take them. In a recipe:
+    that take them, and all of it as a page of small multiples, ``heads.html`` in the run's folder. In a recipe:
 
     .. code-block:: yaml
 
@@ -85,6 +87,9 @@ class HeadMonitor(Callback):
         }
         module.log_dict(scalars, rank_zero_only=False, sync_dist=False)
         if trainer.is_global_zero and not trainer.sanity_checking:
+            note = f"{self.report.examples:,} validation examples after step {trainer.global_step:,}."
+            path = Path(trainer.default_root_dir) / "heads.html"
+            write_report(path, self.report, title="What the heads do", notes=[note])
             for name, picture in pictures(self.report).items():
                 for logger in trainer.loggers:
                     _log_picture(logger, f"heads/{name}", picture, trainer.global_step)

@@ -7,20 +7,15 @@ first, then text heads.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from data.errors import UserError
-from pipeline.heads.importance import gate_gradients
 from pipeline.latent_attention import LatentAttention
 from pipeline.model import CaptionModel
-
-if TYPE_CHECKING:
-    from data.dataset import Batch
 
 
 @torch.no_grad()
@@ -115,31 +110,3 @@ def set_budget(model: CaptionModel, visual: int, text: int) -> None:
             "(visual + text): ask for no more of either kind."
         )
     prune_heads(model, [*range(visual), *range(sizes.visual_heads, sizes.visual_heads + text)])
-
-
-# Importance -----------------------------------------------------------------------------------------------------------
-
-
-def head_importance(model: CaptionModel, batches: Iterable[Batch]) -> Tensor:
-    r"""What the loss feels of each head: :math:`I_h = E_x |\partial L(x) / \partial g_h|` (Michel et al. 2019).
-
-    Args:
-        model: is scored without dropout.
-        batches: examples x with their captions; see :func:`gate_gradients` for L.
-
-    Returns:
-        The importance of each head, (H,), visual heads first.
-    """
-    training = model.training
-    model.eval()
-    total, count = torch.zeros(model.config.num_heads), 0
-    for batch in batches:
-        with torch.no_grad():
-            memory = model.encode(
-                images=batch.images, regions=batch.regions, view_mask=batch.view_mask, context=batch.context
-            )
-        gradients, _ = gate_gradients(model, memory, batch.tokens)
-        total += gradients.abs().sum(0).cpu()
-        count += len(batch)
-    model.train(training)
-    return total / max(count, 1)
