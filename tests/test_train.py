@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from data.errors import UserError
+from data.readers import read_examples
 from data.scenes import render_scenes
 from pipeline.captioner import Captioner, fast_dtype
 from scripts.train import main
@@ -159,6 +160,35 @@ def test_a_trainable_backbone_is_trained(train: Runner) -> None:
     start = train("fit", "frozen", "--trainer.max_epochs=1")
     name = "model.backbone.net.conv_stem.weight"
     assert not torch.equal(weights(root)[name], weights(start)[name])
+
+
+def test_the_frozen_layers_of_a_backbone_trained_in_part_run_once(
+    train: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their output is cached; the layers after them learn, and what is saved captions pictures as validation did."""
+    settings = ("--model.model.backbone.trainable=2", "--model.optim.backbone_lr=0.01", "--trainer.max_epochs=1")
+    first = train("fit", "first", *settings)
+    from pipeline.backbone import Backbone
+
+    def fail(self: Backbone, images: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("the whole backbone ran")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Backbone, "forward", fail)
+        second = train("fit", "second", *settings)
+    start, found = train("fit", "frozen", "--trainer.max_epochs=1"), weights(second)
+    changed = {name for name, value in weights(start).items() if not torch.equal(found[name], value)}
+    assert "model.backbone.net.bn2.weight" in changed
+    assert "model.backbone.net.conv_stem.weight" not in changed
+    assert all(torch.equal(value, found[name]) for name, value in weights(first).items())
+    captions = {
+        record["file"]: record["caption"]
+        for record in map(json.loads, (second / "captions_val.jsonl").read_text().splitlines())
+    }
+    captioner = Captioner.from_pretrained(second / "model")
+    context = {example.images[0].path: example.context for example in read_examples(str(train.scenes))}
+    written = captioner.caption(list(captions), context=[context[name] for name in captions])
+    assert [caption.text for caption in written] == list(captions.values())
 
 
 def test_more_of_the_loss(train: Runner) -> None:
