@@ -160,7 +160,7 @@ class CaptionModule(L.LightningModule):
             data.prepare_datasets(
                 **settings,
                 encode=encode,
-                fingerprint=fingerprint(backbone, self.image, dtype, stem=parts and parts.stem),
+                fingerprint=fingerprint(backbone, self.image, dtype, stem=None if parts is None else parts.stem),
                 shape=(cells, channels),
                 cached="regions" if parts is None else "cells",
                 batch_size=8 if device.type == "cpu" else 64,
