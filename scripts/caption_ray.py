@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -117,9 +118,12 @@ def make_engine(options: argparse.Namespace, given: WorkerSettings) -> RayEngine
     """The model on all nodes of the cluster."""
     from pipeline.batch.ray_engine import RayEngine
 
-    return RayEngine(
+    engine = RayEngine(
         given, search_settings(options), actors=options.devices, cpus=options.workers, batch_size=options.batch_size
     )
+    if not options.quiet:
+        print(f"Ray: {engine.devices} actors on {engine.device}, as soon as the cluster has room", file=sys.stderr)
+    return engine
 
 
 if __name__ == "__main__":

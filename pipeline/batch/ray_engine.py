@@ -22,7 +22,6 @@ import ray
 import ray.data
 import torch
 from ray.data import ActorPoolStrategy, DataContext
-from ray.data.exceptions import SystemException as RayDataSystemException
 from ray.exceptions import RayError
 from ray.util.queue import Queue
 
@@ -126,10 +125,10 @@ class RayEngine:
                 feed(1)
                 if not waiting:
                     queue.put(None)
-        except (RayError, RayDataSystemException) as error:
+        except RayError as error:
             raise UserError(
-                f"the Ray cluster cannot go on: {_reason(error)} What was captioned before is kept, and the same command "
-                "goes on. The model folder has to be readable, and latentcap installed, on all nodes."
+                f"the Ray cluster cannot go on: {_reason(error)} What was captioned before is kept, and the same "
+                "command goes on. latentcap has to be installed, and the model folder readable, on all nodes."
             ) from None
         finally:
             queue.shutdown(force=True)
@@ -174,4 +173,4 @@ def _absolute(item: Input) -> Input:
 def _reason(error: BaseException) -> str:
     """The last line of what Ray tells, which is what has happened; traces of the cluster's own code come before."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return lines[-1].removeprefix("data.errors.UserError: ") if lines else type(error).__name__

@@ -53,8 +53,15 @@ class ParquetParts(Output):
         """What of the journal follows the full parts, up to one part, each with the byte that it ends at."""
         if self._full < 0:
             self._full = sum(map(_is_full, self._parts()))
+            known = 0
             for end, _ in islice(self.journal.entries(), self._full * PER_PART):
                 self._end = end
+                known += 1
+            if known < self._full * PER_PART:
+                raise UserError(
+                    f"{self.folder}: has more captions than {self.journal.path} that it was made from, which somebody "
+                    "has changed. Choose another --output, or --overwrite it."
+                )
         return list(islice(self.journal.entries(self._end), PER_PART))
 
     def _write(self, records: list[Record]) -> None:
