@@ -25,7 +25,7 @@ from scripts import caption, caption_ray
 from tests.helpers import tiny_captioner
 
 pq = pytest.importorskip("pyarrow.parquet")
-IMAGES = 400
+IMAGES = 200
 
 
 @pytest.fixture(scope="module")
