@@ -34,7 +34,7 @@ from pipeline.batch.pool import Block
 from pipeline.batch.run_folder import model_hash
 from pipeline.batch.worker import WorkerSettings
 
-START = b""
+START = b""  # comes first in the queue
 GPU_THREADS = 4  # of an actor with a GPU: one computes while the others decode
 
 
@@ -49,9 +49,7 @@ class CaptioningActor:
 
     def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[bytes]]:
         torch.set_num_threads(1)  # each thread of an actor has batches of its own, as on one machine
-        blocks = (
-            pickle.loads(block) for block in rows["block"]
-        )  # from our own driver, which Ray's own pickles are too
+        blocks = map(pickle.loads, rows["block"])  # made by our own driver, as everything that Ray hands over
         return {"records": [json.dumps(self.worker(block)).encode() for block in blocks]}
 
 
@@ -79,10 +77,11 @@ class RayEngine:
     ) -> None:
         self.search = replace(settings, device="cpu", dtype=None).load().captioner.search_config(**search)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        self.device = settings.device or ("cuda" if any(node.get("GPU", 0) >= 1 for node in nodes) else "cpu")
-        on_gpu = self.device.startswith("cuda")
+        on_gpu = settings.device.startswith("cuda") if settings.device else any(node.get("GPU", 0) for node in nodes)
+        self.device = "cuda" if on_gpu else settings.device or "cpu"  # an actor sees its own GPU alone
         self.workers = cpus or (GPU_THREADS if on_gpu else 1)
-        self.resources = {"num_gpus": 1} if on_gpu else {"num_cpus": self.workers}
+        self.cpus = None if on_gpu else self.workers
+        self.gpus = 1 if on_gpu else None
         held = sum(int(node.get("GPU", 0) if on_gpu else node.get("CPU", 0) // self.workers) for node in nodes)
         if not (actors or held):
             needed = "a GPU" if on_gpu else f"{self.workers} cores"
@@ -160,7 +159,8 @@ class RayEngine:
                     max_tasks_in_flight_per_actor=self.workers + 1,
                     enable_true_multi_threading=True,
                 ),
-                **self.resources,
+                num_cpus=self.cpus,
+                num_gpus=self.gpus,
             )
         )
 
