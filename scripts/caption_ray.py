@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import socket
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -90,12 +91,10 @@ def cluster(address: str, *, cpus: int | None = None) -> Iterator[None]:
 
     What was started ends with the block, and with this process, however that ends. A connection that is there is used.
     """
-    if "://" in address:
-        raise UserError(
-            f"--address {address}: Ray Client does not carry Ray Data. Run this program on a node of the cluster with "
-            "--address auto, or by `ray job submit`."
-        )
-    for name, value in (QUIET | ALONE if address == LOCAL else QUIET).items():
+    here = address == LOCAL
+    if not here:
+        check_address(address)
+    for name, value in (QUIET | ALONE if here else QUIET).items():
         os.environ.setdefault(name, value)
     import ray
 
@@ -103,15 +102,32 @@ def cluster(address: str, *, cpus: int | None = None) -> Iterator[None]:
         yield
         return
     size: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE, "num_cpus": cpus}
-    size = size if address == LOCAL else {}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **size)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise UserError(f"--address {address}: Ray cannot be reached ({error}).") from None
+        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **(size if here else {}))
+    except Exception as error:  # Ray raises many types, plain Exception too
+        failed = "started here" if here else f"reached at --address {address}"
+        raise UserError(f"Ray cannot be {failed} ({str(error).splitlines()[0]}).") from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def check_address(address: str) -> None:
+    """Raises UserError at once where nothing answers; Ray itself would wait for minutes."""
+    if "://" in address:
+        raise UserError(
+            f"--address {address}: Ray Client does not carry Ray Data. Run this program on a node of the cluster with "
+            "--address auto, or by `ray job submit`."
+        )
+    if address != "auto":
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except (OSError, ValueError, OverflowError) as error:
+            raise UserError(
+                f"--address {address}: cannot be reached ({error}). Give HOST:PORT, as `ray start --head` prints it."
+            ) from None
 
 
 def make_engine(options: argparse.Namespace, given: WorkerSettings) -> RayEngine:

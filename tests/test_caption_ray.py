@@ -146,6 +146,9 @@ def test_mistakes_are_told_before_ray_starts(model: Path, tmp_path: Path, monkey
     given = command(tmp_path, "--model", model, "--output", tmp_path / "out")
     with pytest.raises(UserError, match="Ray Client does not carry Ray Data"):
         caption_ray.main([*given, "--address", "ray://head:10001"])
+    for wrong in ("127.0.0.1:9", "head", "127.0.0.1:99999"):  # nothing listens there
+        with pytest.raises(UserError, match=f"--address {wrong}: cannot be reached"):
+            caption_ray.main([*given, "--address", wrong])
     monkeypatch.setattr(caption_ray, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs Ray: pip install 'latentcap\[scale\]'"):
         caption_ray.main(given)
