@@ -196,7 +196,8 @@ def test_training_and_its_pages_hold_no_identifier(tmp_path: Path, capfd: pytest
     fit("mimic_cxr", source, out)
     model = str(out / "model")
     images = [str(path) for path in sorted(source.rglob("*0.dcm"))]
-    assert explain([*images, "--views", "--model", model, "--output", str(out / "page.html"), "--context", "cough"]) == 0
+    page = ["--views", "--model", model, "--output", str(out / "page.html"), "--context", "cough"]
+    assert explain([*images, *page]) == 0
     settings = ["--model", model, "--references", str(source), "--ablate", "context", "--clinical", "chexpert"]
     settings += ["--tokenizer", "words", "--samples", "10", "--cache-dir", str(out / "cache"), "--json"]
     assert evaluate([*settings, str(out / "scores.json")]) == 0

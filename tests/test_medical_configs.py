@@ -30,7 +30,7 @@ SMALLER = (  # the recipe, on a network and a schedule for tests
     "--model.model.backbone.weights=random --model.model.backbone.image_size=64 --model.model.decoder.embed_dim=32 "
     "--model.model.decoder.hidden_dim=32 --model.search.max_length=6 --model.search.min_length=1 --data.batch_size=4 "
     "--data.tokenizer.min_frequency=1 --data.workers=1"
-).split()
+)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -52,7 +52,7 @@ def test_no_recipe_moves_a_side(path: Path) -> None:
 def fit(recipe: str, source: Path, folder: Path, *more: str) -> Captioner:
     """Train a few steps with a recipe and load what it leaves."""
     given = [f"--data.train={source}", f"--data.cache_dir={folder / 'cache'}", f"--trainer.default_root_dir={folder}"]
-    assert train(["fit", "--config", str(CONFIGS / f"{recipe}.yaml"), *SMALLER, *given, *more]) == 0
+    assert train(["fit", "--config", str(CONFIGS / f"{recipe}.yaml"), *SMALLER.split(), *given, *more]) == 0
     return Captioner.from_pretrained(folder / "model")
 
 
@@ -114,7 +114,7 @@ def test_real_indiana_reports_with_stand_in_images(tmp_path: Path) -> None:
     folder = real_data("iu_xray")
     with open(folder / "indiana_projections.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    kept = {uid for uid in list(dict.fromkeys(row["uid"] for row in rows))[:24]}
+    kept = set(list(dict.fromkeys(row["uid"] for row in rows))[:24])
     data = tmp_path / "data"
     data.mkdir()
     for name in ("indiana_reports.csv", "indiana_projections.csv"):

@@ -49,9 +49,8 @@ def write(folder: Path, split: str, rows: list[dict[str, object]], cases: dict[s
 
 def test_an_image_and_its_case(tmp_path: Path) -> None:
     write(tmp_path, "train", [description("a")], {"MPX1": CASE})
-    write(
-        tmp_path, "dev", [description("b", "MPX2", Age="0", Sex="N/A", Plane=None, Modality=None)], {"MPX2": CASE | {"Exam": "Stiff"}}
-    )
+    unknown = description("b", "MPX2", Age="0", Sex="N/A", Plane=None, Modality=None)
+    write(tmp_path, "dev", [unknown], {"MPX2": CASE | {"Exam": "Stiff"}})
     dev, train = read_examples(tmp_path)
     assert (train.id, train.split, train.group) == ("a", "train", "MPX1")
     assert train.captions == ("A lesion of the left lobe.",)
