@@ -123,6 +123,12 @@ class CaptionModule(L.LightningModule):
         """Make the datasets; what the backbone's frozen layers give is computed now, once for each image."""
         assert self.model is not None
         backbone = self.model.backbone
+        most = max(len(example.images) for examples in data.examples.values() for example in examples)
+        if most > self.config.max_views:
+            raise UserError(
+                f"the data have examples with up to {most} views, and model.model.max_views is "
+                f"{self.config.max_views}: set it to {most} (--model.model.max_views {most}); missing views are masked."
+            )
         context = ContextCollator(
             tokenizer=self.context_tokenizer or self.tokenizer,
             fields=self.model.context.fields if self.model.context else ContextFields(),
