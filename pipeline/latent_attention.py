@@ -80,25 +80,43 @@ class LatentAttention(nn.Module):
             place of H.
         """
         queries = self._queries(state, groups)
-        with torch.autocast(
-            state.device.type, enabled=False
-        ):  # scores and probabilities are float32 under any precision
-            queries, shared = queries.float(), shared.float()
-            own = None if own is None else own.float()
+        with torch.autocast(state.device.type, enabled=False):  # float32 under any precision
+            queries = queries.float()
             up_key, up_value = self.up_key.float(), self.up_value.float()
             if naive:
+                shared, own = shared.float(), None if own is None else own.float()
                 scores = self._naive_scores(queries, shared, own, up_key)
-            else:
-                scores = self._absorbed_scores(self._absorb(queries, up_key, groups), shared, own)
-            mask = self._mask(scores, shared, shared_mask, own_mask)
-            if mask is not None:
-                scores = scores.masked_fill(~mask, -math.inf)
-            attention = scores.softmax(-1)
-            if naive:
-                outputs = self._naive_values(attention, shared, own, up_value)
-            else:
-                outputs = self._expand(self._absorbed_values(attention, shared, own), up_value, groups)
-        return outputs, attention
+                attention = self._probabilities(scores, shared, shared_mask, own_mask)
+                return self._naive_values(attention, shared, own, up_value), attention
+            latents, attention = self.read(
+                self._absorb(queries, up_key, groups), shared, shared_mask=shared_mask, own=own, own_mask=own_mask
+            )
+            return self._expand(latents, up_value, groups), attention
+
+    def read(
+        self,
+        queries: Tensor,
+        shared: Tensor,
+        *,
+        shared_mask: Tensor | None = None,
+        own: Tensor | None = None,
+        own_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Scaled queries in the latent space (B, G, T, H, D), float32, to what they attend to there and where.
+
+        Memory and masks are those of :meth:`forward`. Returns latents (B, G, T, H, D) and probabilities
+        (B, G, T, H, S + W), both float32.
+        """
+        shared, own = shared.float(), None if own is None else own.float()
+        scores = self._absorbed_scores(queries, shared, own)
+        attention = self._probabilities(scores, shared, shared_mask, own_mask)
+        return self._absorbed_values(attention, shared, own), attention
+
+    def _probabilities(
+        self, scores: Tensor, shared: Tensor, shared_mask: Tensor | None, own_mask: Tensor | None
+    ) -> Tensor:
+        mask = self._mask(scores, shared, shared_mask, own_mask)
+        return (scores if mask is None else scores.masked_fill(~mask, -math.inf)).softmax(-1)
 
     def _queries(self, state: Tensor, groups: HeadGroups | None) -> Tensor:
         """Queries of all heads (B, G, T, H, K), or of the chosen ones (B, G, T, R, K)."""
