@@ -126,7 +126,8 @@ class Captioner:
         """Load a model folder.
 
         Args:
-            dtype: what the CNN and the decoder's products are computed in; by default bfloat16 where the processor has it.
+            dtype: what the CNN and the products of the decoder are computed in; by default bfloat16 where the processor
+                has it.
             heads: a head budget such as "1+1": only the first visual + text heads are kept (all, by default).
 
         Raises:
