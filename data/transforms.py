@@ -217,7 +217,7 @@ class TrainTransform:
             for enhance, number in zip(ENHANCERS, draw[7:], strict=True):
                 image = enhance(image).enhance(1 + change.color_jitter * (2 * number - 1))
             pixels = _pixels(image)
-        return _normalise(pixels, self.config)
+        return normalise(_in_channels(pixels, self.config), self.config)
 
 
 def _random_box(size: tuple[int, int], change: Augmentation, draw: list[float]) -> tuple[int, int, int, int]:
@@ -234,8 +234,19 @@ def _random_box(size: tuple[int, int], change: Augmentation, draw: list[float]) 
     return left, upper, left + width, upper + height
 
 
+def fit_image(image: Image.Image, config: ImageConfig) -> Tensor:
+    """An RGB image at the size and in the channels that are wanted: bytes (in_chans, H, W), for :func:`normalise`."""
+    return _in_channels(_fit(image, config), config)
+
+
+def normalise(pixels: Tensor, config: ImageConfig) -> Tensor:
+    """Bytes (..., in_chans, H, W) to float32: (value / 255 - mean) / std."""
+    mean, std = (torch.tensor(values, device=pixels.device).view(-1, 1, 1) for values in (config.mean, config.std))
+    return pixels.contiguous().float().mul_(1 / 255).sub_(mean).div_(std)
+
+
 def _evaluate(image: Image.Image, *, config: ImageConfig) -> Tensor:
-    return _normalise(_fit(image, config), config)
+    return normalise(fit_image(image, config), config)
 
 
 def _fit(image: Image.Image, config: ImageConfig) -> Tensor:
@@ -271,12 +282,11 @@ def _keep_ratio(size: tuple[int, int], target: tuple[int, int], *, cover: bool) 
     return max(1, target[1] * size[0] // size[1]), target[1]
 
 
-def _normalise(pixels: Tensor, config: ImageConfig) -> Tensor:
-    """RGB bytes (3, H, W) to (in_chans, H, W): (value / 255 - mean) / std."""
-    if config.in_chans == 1:
-        pixels = torch.from_numpy(np.array(_picture(pixels).convert("L"))).unsqueeze(0)
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (config.mean, config.std))
-    return pixels.contiguous().float().mul_(1 / 255).sub_(mean).div_(std)
+def _in_channels(pixels: Tensor, config: ImageConfig) -> Tensor:
+    """RGB bytes (3, H, W) as they are, or as grey values (1, H, W)."""
+    if config.in_chans == 3:
+        return pixels
+    return torch.from_numpy(np.array(_picture(pixels).convert("L"))).unsqueeze(0)
 
 
 def _pixels(image: Image.Image) -> Tensor:

@@ -8,6 +8,7 @@ import threading
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,7 +22,7 @@ from data.context import ContextBatch, ContextCollator, ContextFields, load_cont
 from data.errors import UserError
 from data.example import ImageRef, to_rgb
 from data.tokenizer import CaptionTokenizer
-from data.transforms import ImageConfig, eval_transform
+from data.transforms import ImageConfig, fit_image, normalise
 from pipeline.backbone import Backbone
 from pipeline.caption_search import search_captions
 from pipeline.config import ModelConfig
@@ -94,7 +95,7 @@ class Captioner:
         self.tokenizer = tokenizer
         self.image = image
         self.search = search or SearchConfig(max_length=model.config.decoder.max_length)
-        self.transform = eval_transform(image)
+        self.transform = partial(fit_image, config=image)
         self.context_tokenizer = context_tokenizer
         fields = model.context.fields if model.context else ContextFields()
         self.collate_context = ContextCollator(
@@ -262,7 +263,7 @@ class Captioner:
         *,
         return_attention: bool = False,
     ) -> list[Caption]:
-        """Caption transformed images: for each example its views, each (3, H, W)."""
+        """Caption transformed images: for each example its views, each what ``transform`` gives, bytes (3, H, W)."""
         seeds = [pixel_seed(example) for example in views] if config.sample else None
         with torch.inference_mode():
             memory = self.encode(views, context)
@@ -306,7 +307,8 @@ class Captioner:
         with self._lock:
             if self._backbone is None:
                 self._backbone = inference_copy(self.model.backbone, self.dtype)
-        flat = torch.stack([view for example in views for view in example]).to(self.device, self.dtype)
+        pixels = torch.stack([view for example in views for view in example]).to(self.device)
+        flat = normalise(pixels, self.image).to(self.dtype)
         regions = self._backbone(flat.unsqueeze(1)).float()  # (sum of views, cells, C)
         counts = torch.tensor([len(example) for example in views], device=self.device)
         mask = torch.arange(most, device=self.device) < counts.unsqueeze(1)

@@ -75,11 +75,10 @@ class FoldedDecoder:
         output = fusion.output.weight.unflatten(1, values.shape[:2])  # (E, H, K)
         self.answer = torch.einsum("ehk,hkd->ehd", output, values).flatten(1).to(dtype)  # (E, H * D)
         self.language = torch.cat((language.weight_ih_l0[:, hidden:], language.weight_hh_l0), 1).to(dtype)
-        self.vocab = len(table)
-        blank = -self.vocab % WIDTH
+        blank = -len(table) % WIDTH
         self.vocabulary = pad(table.float(), (0, 0, 0, blank))
-        self.bias = pad(decoder.bias.float(), (0, blank))
-        self.latents = table.new_zeros(self.vocab, fusion.latent_dim)  # of the words, (V, D)
+        self.bias = pad(decoder.bias.float(), (0, blank), value=-math.inf)
+        self.latents = table.new_zeros(len(table), fusion.latent_dim)  # of the words, (V, D)
         if fusion.text is not None:
             self.latents = fusion.text.norm(fusion.text.down(table).float()) + fusion.kind[WORD]
 
@@ -92,7 +91,10 @@ class FoldedDecoder:
         return FoldedState((cell.to(self.dtype), cell, cell.to(self.dtype), cell, latents), image)
 
     def step(self, tokens: Tensor, memory: Memory, state: FoldedState) -> tuple[Tensor, FoldedState, Attention]:
-        """What :meth:`Decoder.step` gives: logits (B, G, V), the new state, and where each head looked."""
+        """What :meth:`Decoder.step` gives: logits (B, G, V), the new state, and where each head looked.
+
+        V is rounded up to a multiple of ``WIDTH``: what is no word has -inf.
+        """
         asking, asking_cell, speaking, speaking_cell, latents = state.beams
         gates = embedding(tokens, self.words) + linear(asking, self.recurrent)
         asking, asking_cell = _lstm(gates + state.image, asking_cell)
@@ -107,7 +109,7 @@ class FoldedDecoder:
         )
         gates = gates.float() + linear(torch.cat((fused, speaking), -1), self.language)
         speaking, speaking_cell = _lstm(gates, speaking_cell)
-        logits = linear(self.decoder.project(speaking), self.vocabulary, self.bias)[..., : self.vocab]
+        logits = linear(self.decoder.project(speaking), self.vocabulary, self.bias)
         beams = asking, asking_cell, speaking.to(self.dtype), speaking_cell, latents
         return logits, FoldedState(beams, state.image), attention
 

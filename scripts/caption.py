@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shard = choose_shard(options.shard_index, options.num_shards)
     kind = choose_format(options.output, options.format)
     inputs = choose_inputs(options, shard, whole_tars=kind == "webdataset")
-    few = len(list(islice(inputs, 64 * options.workers * options.devices)))
+    few = len(list(islice(inputs, options.batch_size * options.workers * options.devices)))
     output, folder = choose_output(options, kind, shard)
     with folder:
         if not (folder.manifest or options.overwrite):
