@@ -80,7 +80,7 @@ def caption(options: argparse.Namespace, shard: Shard, make_engine: MakeEngine) 
         if not (folder.manifest or options.overwrite):
             output.check_unknown()
         engine = make_engine(options, worker_settings(options, keep_images=output.needs_images))
-        few = len(list(islice(inputs, 64 * engine.workers * engine.devices)))
+        few = len(list(islice(inputs, options.batch_size * engine.workers * engine.devices)))
         wanted = settings(options, kind, shard) | {"search": engine.search.to_dict()}
         if options.overwrite:  # now that nothing else in the command can be wrong
             output.clear()
