@@ -98,17 +98,17 @@ class FoldedDecoder:
         V is rounded up to a multiple of ``WIDTH``: what is no word has -inf.
         """
         asking, asking_cell, speaking, speaking_cell, latents = state.beams
-        gates = embedding(tokens, self.words) + linear(asking, self.recurrent)
+        gates = embedding(tokens, self.words) + _product(asking, self.recurrent)
         asking, asking_cell = _lstm(gates.float().add_(state.image), asking_cell)
         asking = asking.to(self.dtype)
-        asked = linear(asking, self.ask, self.ask_bias)
+        asked = _product(asking, self.ask, self.ask_bias)
         queries, modulation = asked.split((self.answer.shape[1], self.answer.shape[0]), -1)
         place = torch.tensor(latents.shape[2], device=tokens.device)
         latest = embedding(tokens, self.latents) + sinusoids(place, latents.shape[-1])
         latents = torch.cat((latents, latest.unsqueeze(2)), 2)
         read, attention = self._read(queries.float(), memory, latents)
-        fused = modulation.sigmoid() * linear(read.to(self.dtype), self.answer, self.answer_bias)
-        gates = linear(torch.cat((asking, fused, speaking), -1), self.language, self.language_bias)
+        fused = modulation.sigmoid() * _product(read.to(self.dtype), self.answer, self.answer_bias)
+        gates = _product(torch.cat((asking, fused, speaking), -1), self.language, self.language_bias)
         speaking, speaking_cell = _lstm(gates.float(), speaking_cell)
         logits = linear(self.decoder.project(speaking), self.vocabulary, self.bias)
         beams = asking, asking_cell, speaking.to(self.dtype), speaking_cell, latents
@@ -136,6 +136,21 @@ def _latent_queries(kind: LatentAttention) -> Tensor:
     """The matrix from query states to scaled queries in the latent space, (H * D, Z)."""
     query = kind.query.weight.unflatten(0, (kind.num_heads, kind.head_dim))  # (H, K, Z)
     return torch.einsum("hkd,hkz->hdz", kind.up_key, query).flatten(0, 1) / math.sqrt(kind.head_dim)
+
+
+def _product(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``linear`` of values (B, G, ...), computed for a number of rows that occurs often.
+
+    On a CPU each new number of rows costs the compilation of a kernel in bfloat16, which takes as long as a small
+    product, and searches that end one by one have all numbers. Rows are rounded up by an eighth at most.
+    """
+    rows = values.shape[0] * values.shape[1]
+    step = max(WIDTH, 1 << max(0, rows.bit_length() - 4))
+    blank = -rows % step
+    if not blank or values.dtype == torch.float32 or not values.is_cpu:
+        return linear(values, weight, bias)
+    padded = pad(values.flatten(0, 1), (0, 0, 0, blank))
+    return linear(padded, weight, bias)[:rows].unflatten(0, values.shape[:2])
 
 
 def _gates(rows: Tensor) -> Tensor:
