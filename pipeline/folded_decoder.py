@@ -60,13 +60,15 @@ class FoldedDecoder:
 
     @torch.inference_mode()
     def __init__(self, decoder: Decoder, dtype: torch.dtype) -> None:
-        fusion, query, language = decoder.fusion, decoder.query_lstm, decoder.language_lstm
+        fusion = decoder.fusion
+        query_in, query_hidden, *query_biases = decoder.query_lstm.all_weights[0]
+        language_in, language_hidden, *language_biases = decoder.language_lstm.all_weights[0]
         kinds = [kind for kind in (fusion.visual, fusion.text) if kind is not None]
         table = decoder.embedding.weight
         self.decoder, self.dtype = decoder, dtype
-        self.image = _gates(query.weight_ih_l0)  # (4 * Z, E)
-        self.words = linear(table, self.image, _gates(query.bias_ih_l0 + query.bias_hh_l0)).to(dtype)  # (V, 4 * Z)
-        self.recurrent = _gates(query.weight_hh_l0).to(dtype)  # (4 * Z, Z)
+        self.image = _gates(query_in)  # (4 * Z, E)
+        self.words = linear(table, self.image, _gates(query_biases[0] + query_biases[1])).to(dtype)  # (V, 4 * Z)
+        self.recurrent = _gates(query_hidden).to(dtype)  # (4 * Z, Z)
         asked = [*map(_latent_queries, kinds), fusion.modulate.weight]
         self.ask = torch.cat(asked).to(dtype)  # (H * D + E, Z)
         unbiased = table.new_zeros(len(self.ask) - len(fusion.modulate.bias))
@@ -75,8 +77,8 @@ class FoldedDecoder:
         output = fusion.output.weight.unflatten(1, values.shape[:2])  # (E, H, K)
         self.answer = torch.einsum("ehk,hkd->ehd", output, values).flatten(1).to(dtype)  # (E, H * D)
         self.answer_bias = fusion.output.bias.to(dtype)
-        self.language = _gates(torch.cat((language.weight_ih_l0, language.weight_hh_l0), 1)).to(dtype)
-        self.language_bias = _gates(language.bias_ih_l0 + language.bias_hh_l0).to(dtype)
+        self.language = _gates(torch.cat((language_in, language_hidden), 1)).to(dtype)
+        self.language_bias = _gates(language_biases[0] + language_biases[1]).to(dtype)
         blank = -len(table) % WIDTH
         self.vocabulary = pad(table.float(), (0, 0, 0, blank))
         self.bias = pad(decoder.bias.float(), (0, blank), value=-math.inf)
