@@ -60,13 +60,15 @@ class FoldedDecoder:
 
     @torch.inference_mode()
     def __init__(self, decoder: Decoder, dtype: torch.dtype) -> None:
-        fusion, query, language = decoder.fusion, decoder.query_lstm, decoder.language_lstm
+        fusion = decoder.fusion
+        query_in, query_hidden, *query_biases = decoder.query_lstm.all_weights[0]
+        language_in, language_hidden, *language_biases = decoder.language_lstm.all_weights[0]
         kinds = [kind for kind in (fusion.visual, fusion.text) if kind is not None]
         table = decoder.embedding.weight
         self.decoder, self.dtype = decoder, dtype
-        self.image = _gates(query.weight_ih_l0)  # (4 * Z, E)
-        self.words = linear(table, self.image, _gates(query.bias_ih_l0 + query.bias_hh_l0)).to(dtype)  # (V, 4 * Z)
-        self.recurrent = _gates(query.weight_hh_l0).to(dtype)  # (4 * Z, Z)
+        self.image = _gates(query_in)  # (4 * Z, E)
+        self.words = linear(table, self.image, _gates(query_biases[0] + query_biases[1])).to(dtype)  # (V, 4 * Z)
+        self.recurrent = _gates(query_hidden).to(dtype)  # (4 * Z, Z)
         asked = [*map(_latent_queries, kinds), fusion.modulate.weight]
         self.ask = torch.cat(asked).to(dtype)  # (H * D + E, Z)
         unbiased = table.new_zeros(len(self.ask) - len(fusion.modulate.bias))
@@ -75,8 +77,8 @@ class FoldedDecoder:
         output = fusion.output.weight.unflatten(1, values.shape[:2])  # (E, H, K)
         self.answer = torch.einsum("ehk,hkd->ehd", output, values).flatten(1).to(dtype)  # (E, H * D)
         self.answer_bias = fusion.output.bias.to(dtype)
-        self.language = _gates(torch.cat((language.weight_ih_l0, language.weight_hh_l0), 1)).to(dtype)
-        self.language_bias = _gates(language.bias_ih_l0 + language.bias_hh_l0).to(dtype)
+        self.language = _gates(torch.cat((language_in, language_hidden), 1)).to(dtype)
+        self.language_bias = _gates(language_biases[0] + language_biases[1]).to(dtype)
         blank = -len(table) % WIDTH
         self.vocabulary = pad(table.float(), (0, 0, 0, blank))
         self.bias = pad(decoder.bias.float(), (0, blank), value=-math.inf)
@@ -98,17 +100,17 @@ class FoldedDecoder:
         V is rounded up to a multiple of ``WIDTH``: what is no word has -inf.
         """
         asking, asking_cell, speaking, speaking_cell, latents = state.beams
-        gates = embedding(tokens, self.words) + linear(asking, self.recurrent)
+        gates = embedding(tokens, self.words) + _product(asking, self.recurrent)
         asking, asking_cell = _lstm(gates.float().add_(state.image), asking_cell)
         asking = asking.to(self.dtype)
-        asked = linear(asking, self.ask, self.ask_bias)
+        asked = _product(asking, self.ask, self.ask_bias)
         queries, modulation = asked.split((self.answer.shape[1], self.answer.shape[0]), -1)
         place = torch.tensor(latents.shape[2], device=tokens.device)
         latest = embedding(tokens, self.latents) + sinusoids(place, latents.shape[-1])
         latents = torch.cat((latents, latest.unsqueeze(2)), 2)
         read, attention = self._read(queries.float(), memory, latents)
-        fused = modulation.sigmoid() * linear(read.to(self.dtype), self.answer, self.answer_bias)
-        gates = linear(torch.cat((asking, fused, speaking), -1), self.language, self.language_bias)
+        fused = modulation.sigmoid() * _product(read.to(self.dtype), self.answer, self.answer_bias)
+        gates = _product(torch.cat((asking, fused, speaking), -1), self.language, self.language_bias)
         speaking, speaking_cell = _lstm(gates.float(), speaking_cell)
         logits = linear(self.decoder.project(speaking), self.vocabulary, self.bias)
         beams = asking, asking_cell, speaking.to(self.dtype), speaking_cell, latents
@@ -136,6 +138,21 @@ def _latent_queries(kind: LatentAttention) -> Tensor:
     """The matrix from query states to scaled queries in the latent space, (H * D, Z)."""
     query = kind.query.weight.unflatten(0, (kind.num_heads, kind.head_dim))  # (H, K, Z)
     return torch.einsum("hkd,hkz->hdz", kind.up_key, query).flatten(0, 1) / math.sqrt(kind.head_dim)
+
+
+def _product(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``linear`` of values (B, G, ...), computed for a number of rows that occurs often.
+
+    On a CPU each new number of rows costs the compilation of a kernel in bfloat16, which takes as long as a small
+    product, and searches that end one by one have all numbers. Rows are rounded up by an eighth at most.
+    """
+    rows = values.shape[0] * values.shape[1]
+    step = max(WIDTH, 1 << max(0, rows.bit_length() - 4))
+    blank = -rows % step
+    if not blank or values.dtype == torch.float32 or not values.is_cpu:
+        return linear(values, weight, bias)
+    padded = pad(values.flatten(0, 1), (0, 0, 0, blank))
+    return linear(padded, weight, bias)[:rows].unflatten(0, values.shape[:2])
 
 
 def _gates(rows: Tensor) -> Tensor:
