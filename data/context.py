@@ -57,6 +57,10 @@ class ContextBatch:
     numbers: Tensor
     categories: Tensor
 
+    def rows(self, rows: slice) -> ContextBatch:
+        """The context of some of the examples."""
+        return ContextBatch(self.tokens[rows], self.mask[rows], self.numbers[rows], self.categories[rows])
+
     def to(self, device: torch.device | str) -> ContextBatch:
         return ContextBatch(
             self.tokens.to(device), self.mask.to(device), self.numbers.to(device), self.categories.to(device)

@@ -197,6 +197,7 @@ class CaptionData(L.LightningDataModule):
         encode: Callable[[Tensor], Tensor] | None,
         fingerprint: str = "",
         shape: tuple[int, int] = (0, 0),
+        cached: str = "regions",
         batch_size: int = 8,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
@@ -204,13 +205,15 @@ class CaptionData(L.LightningDataModule):
 
         With ``encode``, the frozen backbone's (B, 3, H, W) to regions (B, N, C) of the given ``shape``, every image's
         regions are computed once, ``batch_size`` at a time, and cached under ``fingerprint``; without it, images are
-        decoded for every batch.
+        decoded for every batch. ``cached`` names the field of :class:`Batch` that they are.
         """
         self.image = image
         for split, examples in self.examples.items():
             variants = self.variants + 1 if split == "train" and encode else 1
             if encode is not None:
-                source = self._extract(examples, image, variants, encode, fingerprint, shape, batch_size, progress)
+                source = self._extract(
+                    examples, image, variants, encode, fingerprint, shape, cached, batch_size, progress
+                )
             else:
                 training = split == "train" and self.augmentation is not None
                 source = LoadedImages(image, self._augmented if training else self._plain)
@@ -231,6 +234,7 @@ class CaptionData(L.LightningDataModule):
         encode: Callable[[Tensor], Tensor],
         fingerprint: str,
         shape: tuple[int, int],
+        cached: str,
         batch_size: int,
         progress: Callable[[int, int], None] | None,
     ) -> ImageSource:
@@ -252,7 +256,7 @@ class CaptionData(L.LightningDataModule):
         for ref, reason in report.unreadable:
             logger.warning("skipped: %s (%s)", ref, reason)
         cache.refresh()
-        return CachedRegions(cache, examples)
+        return CachedRegions(cache, examples, cached)
 
     def _plain(self, variant: int) -> Callable[..., Tensor]:
         assert self.image is not None

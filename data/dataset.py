@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
@@ -30,8 +30,9 @@ logger = logging.getLogger(__name__)
 class Batch:
     """What the model is trained and validated on.
 
-    ``tokens`` (B, G, T) from ``<bos>`` to ``<eos>``, padded with 0; either ``images`` (B, V, 3, H, W) or ``regions``
-    (B, V * h * w, C); ``view_mask`` (B, V); ``index`` (B,) into the split's examples; ``references`` of each example.
+    ``tokens`` (B, G, T) from ``<bos>`` to ``<eos>``, padded with 0; one of ``images`` (B, V, 3, H, W), ``regions``
+    (B, V * h * w, C) and ``cells`` (B, V * h' * w', c), what all or the frozen layers of a CNN give for them;
+    ``view_mask`` (B, V); ``index`` (B,) into the split's examples; ``references`` of each example.
     """
 
     tokens: Tensor
@@ -40,10 +41,16 @@ class Batch:
     index: Tensor
     images: Tensor | None = None
     regions: Tensor | None = None
+    cells: Tensor | None = None
     references: list[list[str]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def inputs(self) -> dict[str, Any]:
+        """What a model encodes: the images in the form that they have, and the context."""
+        names = ("images", "regions", "cells", "view_mask", "context")
+        return {name: getattr(self, name) for name in names}
 
 
 class ImageSource(Protocol):
@@ -57,10 +64,13 @@ class ImageSource(Protocol):
 
 
 class CachedRegions:
-    """Regions from the feature cache: training never runs the CNN."""
+    """What is cached of each image: training never runs the layers that gave it.
 
-    def __init__(self, cache: FeatureCache, examples: Sequence[Example]) -> None:
-        self.cache = cache
+    ``name`` says what that is, a field of :class:`Batch`: ``regions`` of the whole CNN, or ``cells`` of a part of it.
+    """
+
+    def __init__(self, cache: FeatureCache, examples: Sequence[Example], name: str = "regions") -> None:
+        self.cache, self.name = cache, name
         refs = [ref for example in examples for ref in example.images]
         self.digests = dict(zip(refs, cache.digests(refs), strict=True))
 
@@ -80,7 +90,7 @@ class CachedRegions:
             padded[mask] = read
             read = padded
         return list(range(len(examples))), {
-            "regions": read.reshape(len(examples), -1, read.shape[-1]),
+            self.name: read.reshape(len(examples), -1, read.shape[-1]),
             "view_mask": mask,
         }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from data.errors import UserError, did_you_mean
 from pipeline.config import BackboneConfig
 from pipeline.lazy_compiler import compiler_on_demand
+from pipeline.parts import Parts, layers_in_order, take_apart
 
 with compiler_on_demand():
     import timm
@@ -62,6 +64,13 @@ class Backbone(nn.Module):
     def frozen(self) -> bool:
         return self.config.trainable == "none"
 
+    @cached_property
+    def parts(self) -> Parts | None:
+        """The frozen and the trained layers, to be run apart; None where all or none are trained, or they cannot."""
+        height, width = self.data_config["input_size"][1:]
+        probe = torch.randn(2, self.config.in_chans, height, width, generator=torch.Generator().manual_seed(0))
+        return take_apart(self.net, self._features, probe.to(next(self.net.parameters()).device))
+
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (B, V, 3 or 1, H, W) to regions (B, V * h * w, C)."""
         views = images.shape[1]
@@ -70,8 +79,14 @@ class Backbone(nn.Module):
         return features.flatten(2).mT.reshape(images.shape[0], views * features.shape[2] * features.shape[3], -1)
 
     def train(self, mode: bool = True) -> Backbone:
-        """Frozen layers stay in evaluation mode: their batch statistics belong to their weights."""
+        """Frozen layers stay in evaluation mode: their batch statistics belong to their weights.
+
+        Where some of the layers are trained, all keep the statistics: few images are no match for ImageNet's.
+        """
         super().train(mode)
+        if self.config.trainable != "all":
+            self.net.eval()
+            return self
         for module in self.net.modules():
             parameters = list(module.parameters(recurse=False))
             if parameters and not any(parameter.requires_grad for parameter in parameters):
@@ -84,21 +99,21 @@ class Backbone(nn.Module):
         return self.net.forward_features(images)  # type: ignore[operator]
 
     def _freeze(self) -> None:
-        """Turn gradients on for what is trainable: nothing, everything, or the last stages."""
+        """Turn gradients on for what is trainable: nothing, everything, or the last layers."""
         trainable = self.config.trainable
         if trainable == "all":
             return
         if trainable != "none" and not (isinstance(trainable, int) or trainable.isdigit()):
             raise UserError(
-                f"backbone.trainable is '{trainable}': it is 'none', 'all', or the number of last stages to train."
+                f"backbone.trainable is '{trainable}': it is 'none', 'all', or the number of last layers to train."
             )
         for parameter in self.net.parameters():
             parameter.requires_grad_(False)
         if trainable != "none":
-            blocks = list(self.net.children())
-            stages = [child for block in blocks for child in (block if isinstance(block, nn.Sequential) else [block])]
-            for stage in [stage for stage in stages if any(True for _ in stage.parameters())][-int(trainable) :]:
-                for parameter in stage.parameters():
+            layers = [layer for layer in layers_in_order(self.net) if any(True for _ in layer.parameters())]
+            for module in [module for layer in layers[-int(trainable) :] for module in layer.modules()]:
+                depthwise = isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
+                for parameter in () if depthwise else module.parameters(recurse=False):
                     parameter.requires_grad_(True)
 
 

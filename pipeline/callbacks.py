@@ -55,7 +55,15 @@ class RandomState(Callback):
 
 
 class Checkpoints(ModelCheckpoint):
-    """The best and the last checkpoint. A run interrupted while it trains saves ``last`` and leaves ``best`` alone."""
+    """The best checkpoint, and the last: of every epoch, validated or not, better or not.
+
+    A run interrupted while it trains saves ``last`` and leaves ``best`` alone.
+    """
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        super().on_train_epoch_end(trainer, module)
+        if self._last_global_step_saved != trainer.global_step:
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
         if trainer.training and trainer.global_step > 0:  # while validating, the weights are the averaged ones

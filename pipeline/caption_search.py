@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from data.tokenizer import CaptionTokenizer
+from pipeline.decoder import Decoder
+from pipeline.folded_decoder import FoldedDecoder
 from pipeline.fusion import Attention, Memory
 from pipeline.generation import Hypothesis, search
 from pipeline.model import CaptionModel
@@ -22,18 +24,21 @@ def search_captions(
     tokenizer: CaptionTokenizer,
     config: SearchConfig,
     *,
+    decoder: Decoder | FoldedDecoder | None = None,
     seeds: Sequence[int] | None = None,
     keep_attention: bool = False,
 ) -> list[list[Hypothesis]]:
     """Search a memory: beams are extra queries, and the memory is narrowed only when examples are done.
 
     Args:
+        decoder: the model's own, folded for speed; by default as it is trained.
         seeds: of each example, for sampling; by default its place in the batch.
         keep_attention: each hypothesis says where the heads looked.
 
     Raises:
         UserError: for required words that the vocabulary lacks.
     """
+    decoder = decoder or model.decoder
     device = memory.summary.device
     rows = memory, torch.arange(len(memory.summary), device=device)
     wording = resolve(config, tokenizer)
@@ -44,12 +49,12 @@ def search_captions(
         if len(ids) < len(current_ids):
             kept = torch.isin(current_ids, ids).nonzero().squeeze(1)
             rows = current, current_ids = current.select(kept), ids
-        logits, state, attention = model.decoder.step(tokens, current, state)
+        logits, state, attention = decoder.step(tokens, current, state)
         return logits, state, _AttentionOfStep(attention) if keep_attention else None
 
     return search(
         step,
-        model.decoder.start(memory),
+        decoder.start(memory),
         batch=len(memory.summary),
         config=config,
         bos=tokenizer.bos_id,

@@ -8,6 +8,7 @@ import threading
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,10 +22,12 @@ from data.context import ContextBatch, ContextCollator, ContextFields, load_cont
 from data.errors import UserError
 from data.example import ImageRef, to_rgb
 from data.tokenizer import CaptionTokenizer
-from data.transforms import ImageConfig, eval_transform
+from data.transforms import ImageConfig, fit_image, normalise
 from pipeline.backbone import Backbone
 from pipeline.caption_search import search_captions
 from pipeline.config import ModelConfig
+from pipeline.decoder import Decoder
+from pipeline.folded_decoder import FoldedDecoder, fold_decoder
 from pipeline.folding import inference_copy
 from pipeline.fusion import Memory
 from pipeline.generation import Hypothesis
@@ -92,7 +95,7 @@ class Captioner:
         self.tokenizer = tokenizer
         self.image = image
         self.search = search or SearchConfig(max_length=model.config.decoder.max_length)
-        self.transform = eval_transform(image)
+        self.transform = partial(fit_image, config=image)
         self.context_tokenizer = context_tokenizer
         fields = model.context.fields if model.context else ContextFields()
         self.collate_context = ContextCollator(
@@ -103,6 +106,7 @@ class Captioner:
         )
         self.dtype = torch.float32
         self._backbone: Backbone | None = None
+        self._decoder: tuple[tuple[Any, ...], Decoder | FoldedDecoder] | None = None
         self._lock = threading.Lock()  # several threads may caption with one captioner
 
     @property
@@ -123,7 +127,8 @@ class Captioner:
         """Load a model folder.
 
         Args:
-            dtype: what the CNN computes in; by default bfloat16 where the processor has it.
+            dtype: what the CNN and the products of the decoder are computed in; by default bfloat16 where the processor
+                has it.
             heads: a head budget such as "1+1": only the first visual + text heads are kept (all, by default).
 
         Raises:
@@ -258,12 +263,18 @@ class Captioner:
         *,
         return_attention: bool = False,
     ) -> list[Caption]:
-        """Caption transformed images: for each example its views, each (3, H, W)."""
+        """Caption transformed images: for each example its views, each what ``transform`` gives, bytes (3, H, W)."""
         seeds = [pixel_seed(example) for example in views] if config.sample else None
         with torch.inference_mode():
             memory = self.encode(views, context)
             found = search_captions(
-                self.model, memory, self.tokenizer, config, seeds=seeds, keep_attention=return_attention
+                self.model,
+                memory,
+                self.tokenizer,
+                config,
+                decoder=self._folded_decoder(),
+                seeds=seeds,
+                keep_attention=return_attention,
             )
             captions = [self._caption(hypotheses) for hypotheses in found]
             if self.model.labels is not None and memory.pooled is not None:
@@ -281,21 +292,40 @@ class Captioner:
                 f"{most} views of one example were given and the model was trained with at most "
                 f"{self.model.config.max_views}."
             )
-        flat = torch.stack([view for example in views for view in example]).to(self.device)
+        context = None if context is None else context.to(self.device)
+        size = max(1, CPU_BATCH // most) if self.device.type == "cpu" else len(views)
+        parts = []
+        for start in range(0, len(views), size):
+            rows = slice(start, start + size)
+            regions, mask = self._regions(views[rows], most)
+            known = None if context is None else context.rows(rows)
+            parts.append(self.model.encode(regions=regions, view_mask=mask, context=known))
+        return Memory.joined(parts)
+
+    def _regions(self, views: list[list[Tensor]], most: int) -> tuple[Tensor, Tensor]:
+        """Regions (B, most * cells, C), 0 for views that do not exist, and which exist, (B, most)."""
         with self._lock:
             if self._backbone is None:
                 self._backbone = inference_copy(self.model.backbone, self.dtype)
-        size = CPU_BATCH if self.device.type == "cpu" else len(flat)
-        parts = [self._backbone(part.unsqueeze(1).to(self.dtype)).float() for part in flat.split(size)]
-        regions = torch.cat(parts)  # (sum of views, cells, C)
-        mask = torch.arange(most, device=self.device) < torch.tensor(counts, device=self.device).unsqueeze(1)
+        pixels = torch.stack([view for example in views for view in example]).to(self.device)
+        flat = normalise(pixels, self.image).to(self.dtype)
+        regions = self._backbone(flat.unsqueeze(1)).float()  # (sum of views, cells, C)
+        counts = torch.tensor([len(example) for example in views], device=self.device)
+        mask = torch.arange(most, device=self.device) < counts.unsqueeze(1)
         if len(flat) != mask.numel():
             padded = regions.new_zeros(*mask.shape, *regions.shape[1:])
             padded[mask] = regions
             regions = padded
-        regions = regions.reshape(len(views), -1, regions.shape[-1])
-        context = None if context is None else context.to(self.device)
-        return self.model.encode(regions=regions, view_mask=mask, context=context)
+        return regions.reshape(len(views), -1, regions.shape[-1]), mask
+
+    def _folded_decoder(self) -> Decoder | FoldedDecoder:
+        """The decoder for captioning, made again where weights have changed since."""
+        decoder = self.model.decoder
+        state = tuple((value.data_ptr(), value._version) for value in decoder.parameters())
+        with self._lock:
+            if self._decoder is None or self._decoder[0] != state:
+                self._decoder = state, fold_decoder(decoder, self.dtype)
+            return self._decoder[1]
 
     def _tensor(self, image: ImageLike) -> Tensor:
         if isinstance(image, str | Path):

@@ -23,7 +23,9 @@ class BackboneConfig:
         stage: index into timm's ``feature_info`` to read regions from an earlier, finer stage; None is the last.
         in_chans: 3 for colour (grey pictures as three equal channels), 1 for a CNN of grey pictures, whose first
             weights are the sum over the colours' (as timm does).
-        trainable: ``none`` (frozen; its regions are cached), ``all``, or how many of the last stages to train.
+        trainable: ``none`` (frozen; its regions are cached), ``all``, or how many of the last layers and blocks to
+            train: what the layers before them give is cached. Depthwise filters and batch statistics then stay as they
+            are; a CPU would take longer for the gradients of those few weights than for all others.
     """
 
     name: str = "tf_efficientnet_lite0"

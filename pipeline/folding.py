@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from timm.layers import BatchNormAct2d
@@ -12,6 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from pipeline.backbone import Backbone
 
 TOLERANCE = 1e-3
+Net = TypeVar("Net", bound=nn.Module)
 
 
 def inference_copy(backbone: Backbone, dtype: torch.dtype) -> Backbone:
@@ -20,12 +23,21 @@ def inference_copy(backbone: Backbone, dtype: torch.dtype) -> Backbone:
     Folding follows the order in which layers are declared. Where that is not the order in which a network runs them,
     the result differs, which is checked on random pixels; the copy is then left unfolded.
     """
-    original = copy.deepcopy(backbone).eval().requires_grad_(False)
+    return _inference_copy(backbone, dtype, (1, 1, *backbone.data_config["input_size"]))
+
+
+def inference_stem(backbone: Backbone, dtype: torch.dtype) -> nn.Module:
+    """The same of the frozen layers of a backbone that is trained in part (``Backbone.parts``)."""
+    assert backbone.parts is not None
+    return _inference_copy(backbone.parts.stem, dtype, (1, *backbone.data_config["input_size"]))
+
+
+def _inference_copy(net: Net, dtype: torch.dtype, size: Sequence[int]) -> Net:
+    original = copy.deepcopy(net).eval().requires_grad_(False)
     folded = copy.deepcopy(original)
-    _fold(folded.net)
-    size = backbone.data_config["input_size"]
-    device = next(backbone.parameters()).device
-    probe = torch.randn(1, 1, *size, generator=torch.Generator().manual_seed(0)).to(device)
+    _fold(folded.net if isinstance(folded, Backbone) else folded)
+    device = next(net.parameters()).device
+    probe = torch.randn(*size, generator=torch.Generator().manual_seed(0)).to(device)
     with torch.inference_mode():
         expected, found = original(probe), folded(probe)
     same = (expected - found).norm() <= TOLERANCE * expected.norm()

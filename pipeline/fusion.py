@@ -5,6 +5,7 @@ Dimension letters: see ``latent_attention.py``; N regions, M context positions, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Self
@@ -38,6 +39,14 @@ class Memory:
         """The memory of some of the examples."""
         values = (getattr(self, entry.name) for entry in fields(self))
         return type(self)(*(None if value is None else value[rows] for value in values))  # type: ignore[arg-type]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """The memories of several batches, of as many regions and context positions each, as one."""
+        if len(parts) == 1:
+            return parts[0]
+        values = ([getattr(part, entry.name) for part in parts] for entry in fields(cls))
+        return cls(*(None if value[0] is None else torch.cat(value) for value in values))  # type: ignore[arg-type]
 
 
 class Attention:

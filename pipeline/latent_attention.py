@@ -86,17 +86,38 @@ class LatentAttention(nn.Module):
         else:
             queries = self._query(state, weight) if naive else self._ask(state, weight, self.up_key)
         with _full_precision(state):
-            queries, shared = queries.float(), shared.float()
-            own = None if own is None else own.float()
-            scores = (self._naive_scores if naive else self._absorbed_scores)(queries, shared, own)
-            mask = self._mask(scores, shared, shared_mask, own_mask)
-            if mask is not None:
-                scores = scores.masked_fill(~mask, -math.inf)
-            attention = scores.softmax(-1)
-            outputs = (self._naive_values if naive else self._absorbed_values)(attention, shared, own)
-            if groups is None and not naive:
-                outputs = self._expand(outputs, self.up_value)
-        return outputs, attention
+            if naive:
+                shared, own = shared.float(), None if own is None else own.float()
+                scores = self._naive_scores(queries.float(), shared, own)
+                attention = self._probabilities(scores, shared, shared_mask, own_mask)
+                return self._naive_values(attention, shared, own), attention
+            latents, attention = self.read(queries, shared, shared_mask=shared_mask, own=own, own_mask=own_mask)
+            return self._expand(latents, self.up_value) if groups is None else latents, attention
+
+    def read(
+        self,
+        queries: Tensor,
+        shared: Tensor,
+        *,
+        shared_mask: Tensor | None = None,
+        own: Tensor | None = None,
+        own_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Scaled queries in the latent space (B, G, T, H, D), float32, to what they attend to there and where.
+
+        Memory and masks are those of :meth:`forward`. Returns latents (B, G, T, H, D) and probabilities
+        (B, G, T, H, S + W), both float32.
+        """
+        shared, own = shared.float(), None if own is None else own.float()
+        scores = self._absorbed_scores(queries, shared, own)
+        attention = self._probabilities(scores, shared, shared_mask, own_mask)
+        return self._absorbed_values(attention, shared, own), attention
+
+    def _probabilities(
+        self, scores: Tensor, shared: Tensor, shared_mask: Tensor | None, own_mask: Tensor | None
+    ) -> Tensor:
+        mask = self._mask(scores, shared, shared_mask, own_mask)
+        return (scores if mask is None else scores.masked_fill(~mask, -math.inf)).softmax(-1)
 
     def project(self, latents: Tensor, weight: Tensor, groups: HeadGroups, *, dtype: torch.dtype) -> Tensor:
         """What chosen heads read, (B, G, T, R, D), through the output matrix (H, K, E): (B, G, T, E) in ``dtype``."""

@@ -78,6 +78,7 @@ class CaptionModel(nn.Module):
         *,
         images: Tensor | None = None,
         regions: Tensor | None = None,
+        cells: Tensor | None = None,
         view_mask: Tensor | None = None,
         context: ContextBatch | None = None,
     ) -> Memory:
@@ -85,10 +86,14 @@ class CaptionModel(nn.Module):
 
         Args:
             images: normalised, (B, V, 3, H, W); or
-            regions: the backbone's output for them, (B, V * h * w, C), from the feature cache.
+            regions: the backbone's output for them, (B, V * h * w, C), from the feature cache; or
+            cells: the output of the backbone's frozen layers, (B, V * h' * w', c), see ``Backbone.parts``.
             view_mask: True for views that exist, (B, V). None: all.
             context: None where the model has no context encoder or nothing is known.
         """
+        if cells is not None:
+            assert self.backbone.parts is not None
+            regions = self.backbone.parts.finish(cells.to(self.decoder.bias.dtype))
         if regions is None:
             assert images is not None
             regions = self.backbone(images)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from pipeline.caption_search import search_captions
 from pipeline.captioner import Captioner, fast_dtype, read_config
 from pipeline.config import ModelConfig
 from pipeline.fine_tuning import start_model
-from pipeline.folding import inference_copy
+from pipeline.folding import inference_copy, inference_stem
 from pipeline.fusion import Attention, Memory
 from pipeline.labels import accuracies, label_classes
 from pipeline.metrics import CaptionMetrics
@@ -119,9 +120,15 @@ class CaptionModule(L.LightningModule):
         self._prepare_data(data)
 
     def _prepare_data(self, data: CaptionData) -> None:
-        """Make the datasets; with a frozen backbone, from regions that are computed now, once."""
+        """Make the datasets; what the backbone's frozen layers give is computed now, once for each image."""
         assert self.model is not None
         backbone = self.model.backbone
+        most = max(len(example.images) for examples in data.examples.values() for example in examples)
+        if most > self.config.max_views:
+            raise UserError(
+                f"the data have examples with up to {most} views, and model.model.max_views is "
+                f"{self.config.max_views}: set it to {most} (--model.model.max_views {most}); missing views are masked."
+            )
         context = ContextCollator(
             tokenizer=self.context_tokenizer or self.tokenizer,
             fields=self.model.context.fields if self.model.context else ContextFields(),
@@ -134,22 +141,34 @@ class CaptionModule(L.LightningModule):
             "image": self.image,
             "max_length": self.config.decoder.max_length,
         }
-        if not backbone.frozen:
+        live = data.augmentation is not None and not data.variants  # each image is to look different in every epoch
+        parts = None if backbone.frozen or live else backbone.parts
+        if not backbone.frozen and parts is None:
             data.prepare_datasets(**settings, encode=None)
             return
         device = self.trainer.strategy.root_device
         dtype = fast_dtype(device)
-        fast = functools.cache(lambda: inference_copy(backbone.to(device), dtype))
+        backbone.to(device)
+        if parts is None:
+            fast: Callable[[], nn.Module] = functools.cache(lambda: inference_copy(backbone, dtype))
+            cells, channels = backbone.grid[0] * backbone.grid[1], backbone.num_channels
+        else:
+            fast = functools.cache(lambda: inference_stem(backbone, dtype))
+            cells, channels = parts.shape[0] * parts.shape[1], parts.shape[2]
 
         def encode(images: Tensor) -> Tensor:
-            return fast()(images.to(device, dtype).unsqueeze(1)).float().cpu()
+            images = images.to(device, dtype)
+            if parts is None:
+                return fast()(images.unsqueeze(1)).float().cpu()
+            return fast()(images.contiguous(memory_format=torch.channels_last)).flatten(2).mT.float().cpu()
 
         with Progress("regions of images", unit="img") as progress:
             data.prepare_datasets(
                 **settings,
                 encode=encode,
-                fingerprint=fingerprint(backbone, self.image, dtype),
-                shape=(backbone.grid[0] * backbone.grid[1], backbone.num_channels),
+                fingerprint=fingerprint(backbone, self.image, dtype, stem=None if parts is None else parts.stem),
+                shape=(cells, channels),
+                cached="regions" if parts is None else "cells",
                 batch_size=8 if device.type == "cpu" else 64,
                 progress=progress.update,
             )
@@ -179,9 +198,7 @@ class CaptionModule(L.LightningModule):
 
     def _memory(self, batch: Batch) -> Memory:
         assert self.model is not None
-        return self.model.encode(
-            images=batch.images, regions=batch.regions, view_mask=batch.view_mask, context=batch.context
-        )
+        return self.model.encode(**batch.inputs())
 
     def _loss(self, batch: Batch, *, training: bool) -> Tensor:
         """Mean cross-entropy of each next word given the true ones before it."""

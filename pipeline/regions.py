@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from data.dataset import CachedRegions
 from data.example import Example
@@ -22,14 +22,16 @@ from pipeline.folding import inference_copy
 from pipeline.progress import Progress
 
 
-def fingerprint(backbone: Backbone, image: ImageConfig, dtype: torch.dtype) -> str:
+def fingerprint(backbone: Backbone, image: ImageConfig, dtype: torch.dtype, *, stem: nn.Module | None = None) -> str:
     """What cached regions depend on: the architecture, every weight, the transform and the precision.
+
+    With ``stem``, the backbone's frozen layers: what the cells that these give depend on.
 
     Weights count as they are in half precision, in which model folders store them: fine-tuning reuses the regions that
     the first training computed.
     """
     digest = hashlib.sha256()
-    for name, value in backbone.net.state_dict().items():
+    for name, value in (backbone.net if stem is None else stem).state_dict().items():
         digest.update(name.encode())
         value = value.detach().cpu()
         value = value.half() + 0.0 if value.is_floating_point() else value  # -0.0 and 0.0 are the same weight

@@ -60,14 +60,15 @@ class BestBeams:
         self.size, self.eos = size, eos
 
     def __call__(self, beams: Beams, log_probs: Tensor, length: int) -> Choice:
-        return self.choose(beams.totals, beams.totals.unsqueeze(-1) + log_probs)
+        return self.choose(beams.totals, log_probs)
 
     def choose(self, totals: Tensor, ranked: Tensor) -> Choice:
-        """``ranked`` (B, G, V): candidates, that the best of are taken."""
-        vocab, size = ranked.shape[-1], self.size
-        width = min(2 * size, ranked[0].numel())  # enough where every beam ends
-        scores, flat = ranked.flatten(1).topk(width, dim=1)
-        source, token = flat // vocab, flat % vocab
+        """``ranked`` (B, G, V): what a word is worth to each beam, on top of the beam's own ``totals`` (B, G)."""
+        width = min(2 * self.size, ranked.shape[-1])  # of a beam: enough where every beam ends
+        best, words = ranked.topk(width, dim=-1)
+        scores, flat = (best + totals.unsqueeze(-1)).flatten(1).topk(min(2 * self.size, best[0].numel()), dim=1)
+        source, token = flat // width, words.flatten(1).gather(1, flat)
+        size = self.size
         is_end = token == self.eos
         ends = _mark(totals, source[:, :size], is_end[:, :size] & scores[:, :size].isfinite())
         order = is_end.long().argsort(dim=1, stable=True)[:, :size]  # those that go on, in order of score
@@ -98,7 +99,8 @@ class DiverseBeams:
         for start in range(0, count, count // self.groups):
             totals = beams.totals[:, start : start + count // self.groups]
             own = totals.unsqueeze(-1) + log_probs[:, start : start + count // self.groups]
-            choice = self.best.choose(totals, own - self.penalty * used.unsqueeze(1))
+            ranked = log_probs[:, start : start + count // self.groups] - self.penalty * used.unsqueeze(1)
+            choice = self.best.choose(totals, ranked)
             alive = choice.totals.isfinite()
             choice.totals = own[rows, choice.source, choice.token].masked_fill(~alive, -torch.inf)
             used.scatter_add_(1, choice.token, alive.to(used.dtype))

@@ -13,20 +13,22 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from data.errors import UserError
 from data.jsonl import iter_jsonl
 from pipeline.batch.cards import cards
 from pipeline.batch.engine import Engine
 from pipeline.batch.inputs import Inputs
+from pipeline.batch.journal import Record
 from pipeline.batch.merge import merge
 from pipeline.batch.outputs import Output, choose_format, make_output
+from pipeline.batch.pool import Block
 from pipeline.batch.run import Run, Summary
 from pipeline.batch.run_folder import RunFolder, model_hash
 from pipeline.batch.shards import Shard, choose_shard
@@ -34,11 +36,27 @@ from pipeline.batch.tables import Columns
 from pipeline.batch.worker import WorkerSettings
 from pipeline.captioner import read_config
 from pipeline.gallery import write_gallery
+from pipeline.search_config import SearchConfig
 from scripts.caption_options import parse
 from scripts.cli import run as run_program
 from scripts.search_options import search_settings
 
 SHOWN_FAILURES = 5
+
+
+class AnyEngine(Protocol):
+    """What maps blocks of inputs to blocks of records: on this machine, or on a cluster."""
+
+    search: SearchConfig
+    devices: int
+    workers: int  # of each device
+
+    def block(self, inputs: int) -> int: ...
+
+    def map(self, blocks: Iterator[Block]) -> Iterator[list[Record]]: ...
+
+
+MakeEngine = Callable[[argparse.Namespace, WorkerSettings], AnyEngine]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,17 +66,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["merge"]:
         return merge_outputs(arguments[1:])
     options = parse(arguments)
+    return caption(options, choose_shard(options.shard_index, options.num_shards), make_engine)
+
+
+def caption(options: argparse.Namespace, shard: Shard, make_engine: MakeEngine) -> int:
+    """Caption what the options name, with the model that ``make_engine`` spreads. Returns the exit code."""
     if options.gallery and options.gallery.is_dir():
         raise UserError(f"--gallery {options.gallery}: a folder, where the name of an HTML file is needed.")
-    shard = choose_shard(options.shard_index, options.num_shards)
     kind = choose_format(options.output, options.format)
     inputs = choose_inputs(options, shard, whole_tars=kind == "webdataset")
-    few = len(list(islice(inputs, 64 * options.workers * options.devices)))
     output, folder = choose_output(options, kind, shard)
     with folder:
         if not (folder.manifest or options.overwrite):
             output.check_unknown()
-        engine = make_engine(options, keep_images=output.needs_images)
+        engine = make_engine(options, worker_settings(options, keep_images=output.needs_images))
+        few = len(list(islice(inputs, options.batch_size * engine.workers * engine.devices)))
         wanted = settings(options, kind, shard) | {"search": engine.search.to_dict()}
         if options.overwrite:  # now that nothing else in the command can be wrong
             output.clear()
@@ -156,9 +178,9 @@ def choose_output(options: argparse.Namespace, kind: str, shard: Shard) -> tuple
     return output, RunFolder(run, output=str(output))
 
 
-def make_engine(options: argparse.Namespace, *, keep_images: bool) -> Engine:
-    """The model, loaded, and how it is spread over threads or processes."""
-    given = WorkerSettings(
+def worker_settings(options: argparse.Namespace, *, keep_images: bool) -> WorkerSettings:
+    """What each process that captions loads and writes."""
+    return WorkerSettings(
         options.model,
         device=options.device or "",
         dtype=options.dtype,
@@ -168,6 +190,10 @@ def make_engine(options: argparse.Namespace, *, keep_images: bool) -> Engine:
         words=options.words,
         keep_images=keep_images,
     )
+
+
+def make_engine(options: argparse.Namespace, given: WorkerSettings) -> Engine:
+    """The model, loaded, and how it is spread over threads or processes."""
     return Engine(
         given,
         search_settings(options),

@@ -25,6 +25,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_caption_options(parser)
+    add_machine_options(parser.add_argument_group("machine"))
+    return parser.parse_args(arguments)
+
+
+def add_caption_options(parser: argparse.ArgumentParser, *, format: str | None = None) -> None:
+    """What goes in, what comes out and how: the options that ``caption.py`` and ``caption_ray.py`` have in common."""
     add = parser.add_argument
     add(
         "images",
@@ -39,11 +46,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="V+T",
         help="only the first V visual and T text heads, such as 1+1, of a model trained with RandomHeadBudget",
     )
-    _add_output(parser.add_argument_group("output"))
+    _add_output(parser.add_argument_group("output"), format)
     _add_context(parser.add_argument_group("context and tables"))
     add_search_options(parser)
-    _add_machine(parser.add_argument_group("machine"))
-    return parser.parse_args(arguments)
 
 
 def positive(text: str) -> int:
@@ -52,16 +57,17 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def _add_output(group: argparse._ArgumentGroup) -> None:
+def _add_output(group: argparse._ArgumentGroup, format: str | None) -> None:
     add = group.add_argument
     add(
         "--output",
         type=Path,
         metavar="PATH",
-        help="file, or folder for --format txt, caption and webdataset; not needed for txt and caption, which then "
-        "stand beside the images",
+        help="file, or folder for --format parts, txt, caption and webdataset; not needed for txt and caption, which "
+        "then stand beside the images",
     )
-    add("--format", choices=FORMATS, help="default: by the output's suffix, else jsonl")
+    default = format or "by the output's suffix, else jsonl"
+    add("--format", choices=FORMATS, default=format, help=f"parts is Parquet in several files (default: {default})")
     add("--overwrite", action="store_true", help="forget an earlier run into this output and start anew")
     add(
         "--existing",
@@ -93,9 +99,9 @@ def _add_context(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _add_machine(group: argparse._ArgumentGroup) -> None:
+def add_machine_options(group: argparse._ArgumentGroup) -> None:
+    add_model_options(group)
     add = group.add_argument
-    add("--batch-size", type=positive, metavar="N", default=BATCH, help="images at once (default: %(default)s)")
     add(
         "--workers",
         type=positive,
@@ -103,9 +109,7 @@ def _add_machine(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="threads that each take batches from file to caption (default: one for each core, %(default)s)",
     )
-    add("--device", help="cpu, cuda, cuda:1, mps (default: a GPU where there is one)")
     add("--devices", type=positive, default=1, metavar="N", help="processes, one for each GPU (default: %(default)s)")
-    add("--dtype", choices=DTYPES, help="what the CNN computes in (default: the fastest that the device multiplies)")
     add("--num-shards", type=int, metavar="N", help="parts that the job is divided into, one for each machine")
     add(
         "--shard-index",
@@ -113,3 +117,11 @@ def _add_machine(group: argparse._ArgumentGroup) -> None:
         metavar="I",
         help="this process's part, from 0 (default: what SLURM or torchrun says, else all)",
     )
+
+
+def add_model_options(group: argparse._ArgumentGroup) -> None:
+    """How the model runs, wherever that is."""
+    add = group.add_argument
+    add("--batch-size", type=positive, metavar="N", default=BATCH, help="images at once (default: %(default)s)")
+    add("--device", help="cpu, cuda, cuda:1, mps (default: a GPU where there is one)")
+    add("--dtype", choices=DTYPES, help="what the CNN computes in (default: the fastest that the device multiplies)")

@@ -239,7 +239,8 @@ def _plugins(
 def _how(comparison: Comparison, options: argparse.Namespace) -> str:
     return (
         f"intervals: 95 %, paired bootstrap of {comparison.samples:,} resamples of {comparison.groups:,} patients or "
-        f"groups (seed {options.seed}); p: share of resamples in which the model is not better"
+        f"groups (seed {options.seed}); p: share of resamples in which the model is not better; METEOR "
+        "exact: its exact matches alone, which can be resampled"
     )
 
 

@@ -16,8 +16,9 @@ from typing import Any
 
 from PIL import Image
 
-from data.errors import UserError
+from data.errors import UserError, did_you_mean
 from data.listing import Listed, iter_images
+from data.readers.fields import to_number
 from data.transforms import load_image
 from pipeline.captioner import Captioner
 from pipeline.explain import caption_record, write_page
@@ -36,6 +37,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--model", required=True, metavar="FOLDER", help="model folder, such as models/rsicd")
     add("--output", required=True, type=Path, metavar="HTML", help="the page to write")
     add("--context", metavar="TEXT", help="what is known besides the image, for all images")
+    add(
+        "--known",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a number or category that the model reads, such as age=58 or sex=female; several times for several",
+    )
     add("--views", action="store_true", help="the images are views of one example, which get one caption")
     add(
         "--limit",
@@ -64,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     groups = [images] if options.views else [[image] for image in images]
     search = {} if options.beam_size is None else {"beam_size": options.beam_size}
     captioner = Captioner.from_pretrained(options.model)
-    captioner.collate_context([options.context])  # an error now is better than after the first image
+    fields = known_fields(captioner, options.known)
+    captioner.collate_context([options.context], **fields)  # an error now is better than after the first image
     captioner.search_config(**search)
     failed = 0
 
@@ -72,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nonlocal failed
         with Progress("explained", unit="img") as progress:
             for done, group in enumerate(groups, start=1):
-                record = explain(captioner, group, options.context, **search)
+                record = explain(captioner, group, options.context, **fields, **search)
                 failed += "error" in record
                 yield record
                 progress.update(done, len(groups))
@@ -83,6 +92,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise UserError(f"--output {options.output}: cannot be written ({error.strerror}).") from None
     print(f"{len(groups) - failed:,} explained, {failed:,} failed: {path}   (open it in a browser)", file=sys.stderr)
     return 0 if not failed else 3 if failed < len(groups) else 1
+
+
+def known_fields(captioner: Captioner, assignments: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """``["age=58", "sex=female"]`` as the ``numbers`` and ``categories`` of ``Captioner.caption``, by what it reads.
+
+    Raises UserError for what is no assignment, for a name that the model does not know, and for a value that it cannot
+    take.
+    """
+    fields = captioner.collate_context.fields
+    numbers: dict[str, Any] = {}
+    categories: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        names = (*fields.numbers, *fields.categories)
+        if not equals or name not in names:
+            have = f"It reads {', '.join(names)}." if names else "It was trained without any."
+            raise UserError(
+                f"--known {assignment}: not NAME=VALUE of what the model reads.{did_you_mean(name, names)} {have}"
+            )
+        if name in fields.numbers:
+            if (number := to_number(value)) is None:
+                raise UserError(f"--known {assignment}: '{value}' is no number.")
+            numbers[name] = number
+        elif value in fields.categories[name]:
+            categories[name] = value
+        else:
+            accepted = fields.categories[name]
+            raise UserError(
+                f"--known {assignment}: the model has not seen '{value}'.{did_you_mean(value, accepted)} "
+                f"Accepted: {', '.join(accepted)}."
+            )
+    return {"numbers": [numbers], "categories": [categories]}
 
 
 def explain(captioner: Captioner, group: Sequence[Listed], context: str | None, **search: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from data.datamodule import CaptionData
 from data.errors import UserError, did_you_mean
@@ -156,6 +158,9 @@ def main(args: ArgsType = None) -> int:
     """Run the command line; ``args`` stand in for it when called from Python. Raises UserError for a mistake in it."""
     try:
         return _main(args)
+    except SIGTERMException:  # of a scheduler, or of a machine that shuts down; it would exit with 0
+        print("terminated; the same command with --ckpt_path last goes on from here", file=sys.stderr)
+        return 128 + signal.SIGTERM
     except ValueError as error:
         if isinstance(error, UserError) or "Does not validate" not in str(error):
             raise

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from data.errors import UserError
 from pipeline.backbone import Backbone, packaged_weights
 from pipeline.config import BackboneConfig
+from pipeline.parts import take_apart
 
 TINY = "test_efficientnet"
 
@@ -63,6 +64,53 @@ def test_the_last_stages_can_be_trained() -> None:
     net = backbone(trainable=2).train()
     net(torch.randn(2, 1, 3, 64, 64)).sum().backward()
     assert any(p.grad is not None for p in net.parameters())
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet", "test_convnext"])
+def test_frozen_and_trained_layers_run_apart(name: str) -> None:
+    """What the frozen layers give can be kept: the trained ones make the same regions of it."""
+    net = backbone(name=name, trainable=3).train()
+    images = torch.randn(2, 2, 3, 64, 64)
+    parts = net.parts
+    assert parts is not None
+    with torch.no_grad():
+        maps = parts.stem(images.flatten(0, 1))
+    assert maps.shape[2:] + maps.shape[1:2] == parts.shape
+    regions = parts.finish(maps.flatten(2).mT.reshape(2, -1, maps.shape[1]))
+    torch.testing.assert_close(regions, net(images), rtol=1e-4, atol=1e-5)
+    regions.sum().backward()
+    assert not any(p.requires_grad for p in parts.stem.parameters())
+    assert any(p.grad is not None for p in parts.tail.parameters())
+
+
+def test_nothing_is_kept_where_all_or_nothing_is_trained() -> None:
+    assert backbone().parts is None
+    assert backbone(trainable="all").parts is None
+    assert backbone(trainable=99).parts is None
+
+
+def test_depthwise_filters_and_statistics_stay() -> None:
+    net = backbone(trainable=4).train()
+    depthwise = [m for m in net.modules() if isinstance(m, torch.nn.Conv2d) and m.groups > 1]
+    assert depthwise
+    assert not any(m.weight.requires_grad for m in depthwise)
+    before = {name: value.clone() for name, value in net.named_buffers()}
+    net(torch.randn(4, 1, 3, 64, 64))
+    assert all(torch.equal(value, before[name]) for name, value in net.named_buffers())
+
+
+def test_a_network_that_runs_in_another_order_is_not_taken_apart() -> None:
+    class Crossed(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = torch.nn.Conv2d(3, 3, 1), torch.nn.Conv2d(3, 3, 3)
+            self.first.requires_grad_(False)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.first(self.second(images))
+
+    net = Crossed()
+    assert take_apart(net, net.forward, torch.randn(1, 3, 8, 8)) is None
 
 
 def test_weights_from_a_file(tmp_path: Path) -> None:

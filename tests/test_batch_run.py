@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
@@ -26,7 +27,7 @@ from pipeline.batch.run import Run, Summary, block_sizes
 from pipeline.batch.run_folder import RunFolder
 
 BLOCK, IMAGES = 4, 30
-FORMATS = ("jsonl", "csv", "parquet", "txt", "webdataset")
+FORMATS = ("jsonl", "csv", "parquet", "parts", "txt", "webdataset")
 
 
 def fake(block: Block, *, needs_images: bool = True) -> list[Record]:
@@ -48,6 +49,11 @@ def pool(blocks: Iterator[Block]) -> Iterator[list[Record]]:
     for block in blocks:
         time.sleep(0.0005)
         yield fake(block)
+
+
+@pytest.fixture(autouse=True)
+def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.batch.outputs.parts.PER_PART", 8)
 
 
 def plain_pool(blocks: Iterator[Block]) -> Iterator[list[Record]]:
@@ -73,7 +79,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, kind: str, photos: Path, *, use: Callable = pool, existing: str = "append") -> Summary:
     """One run in this process, into ``folder``."""
-    path = folder / ("out" if kind in ("txt", "webdataset") else f"out.{kind}")
+    path = folder / ("out" if kind in ("parts", "txt", "webdataset") else f"out.{kind}")
     output = make_output(path, folder / f"{path.name}.run", kind, existing=existing)
     with RunFolder(folder / f"{path.name}.run", output=str(path)) as run_folder:
         run_folder.begin({"model": "x"}, empty=False)
@@ -131,6 +137,23 @@ def test_killed_at_any_moment_it_ends_the_same(kind: str, photos: Path, tmp_path
         run(folder, kind, photos)
         expected = files(whole)
         assert {name: content for name, content in files(folder).items() if not name.endswith(".part")} == expected
+
+
+def test_full_parts_are_written_once(photos: Path, tmp_path: Path) -> None:
+    run(tmp_path, "parts", photos, use=plain_pool)
+    parts = sorted((tmp_path / "out").glob("*"))
+    rows = [pyarrow.parquet.read_table(part)["file"].to_pylist() for part in parts]
+    known = [record["file"] for record in Journal(tmp_path / "out.run" / "captions.jsonl")]
+    assert [name for part in rows for name in part] == known
+    assert [len(part) for part in rows] == [8] * (len(known) // 8) + [len(known) % 8]
+    before = [(part.name, part.stat().st_ino) for part in parts]
+    Image.new("RGB", (4, 4)).save(tmp_path / "zz.png")
+    run(tmp_path, "parts", tmp_path / "zz.png", use=plain_pool)
+    after = [(part.name, part.stat().st_ino) for part in sorted((tmp_path / "out").glob("*"))]
+    assert after[: len(known) // 8] == before[: len(known) // 8]
+    (tmp_path / "out.run" / "captions.jsonl").unlink()
+    with pytest.raises(UserError, match="has more captions than"):
+        run(tmp_path, "parts", tmp_path / "zz.png", use=plain_pool)
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -8,6 +8,7 @@ import pytest
 from pipeline.metrics.bleu import bleu
 from pipeline.metrics.bootstrap import difference, draw, interval, mean_counts, text_counts
 from pipeline.metrics.cider import CiderScorer
+from pipeline.metrics.meteor import meteor_exact
 from pipeline.metrics.scores import caption_scores
 
 WORDS = ["no", "acute", "disease", "the", "heart", "is", "normal", "lungs", "are", "clear", "left", "effusion"]
@@ -25,8 +26,9 @@ def corpus(count: int, seed: int = 0) -> tuple[list[str], list[list[str]]]:
 def test_counts_give_the_scores_of_the_corpus() -> None:
     hypotheses, references = corpus(40)
     counts = text_counts(hypotheses, references, CiderScorer(references))
+    meteor = sum(map(meteor_exact, hypotheses, references)) / 40
     assert {name: entry.score() for name, entry in counts.items()} == pytest.approx(
-        caption_scores(hypotheses, references), abs=1e-12
+        {**caption_scores(hypotheses, references), "METEOR exact": meteor}, abs=1e-12
     )
 
 

@@ -124,14 +124,15 @@ def test_it_goes_on_where_it_was_stopped(
     monkeypatch.setattr(Captioner, "caption_tensors", stop_at_the_first)
     with pytest.raises(KeyboardInterrupt):
         caption(photos, "--workers", "1")
-    assert len(caption.lines) == 4  # the two batches that were under way are finished
-    assert "4 captioned" in capsys.readouterr().err
+    done = len(caption.lines)
+    assert done in (2, 4)  # the batch that was under way is finished, and the next where it had been handed out
+    assert f"{done} captioned" in capsys.readouterr().err
     with open(caption.output, "a") as file:
         file.write('{"file": "cut o')
     assert caption(photos) == 0
     assert sorted(line["file"] for line in caption.lines) == sorted({line["file"] for line in caption.lines})
     assert len(caption.lines) == 5
-    assert "resuming: 4 already in" in capsys.readouterr().err
+    assert f"resuming: {done} already in" in capsys.readouterr().err
     assert len(calls) == 3
     assert caption(photos) == 0
     assert len(calls) == 3

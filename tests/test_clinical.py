@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from pipeline.metrics.bootstrap import draw, interval
@@ -28,6 +29,9 @@ def test_agreement_is_counted_by_hand() -> None:
     weights = draw(range(3), samples=20, seed=0)
     for name, counts in agreement.counts().items():
         assert interval(counts, weights).value == pytest.approx(scores[name])
+    twice = np.array([[2.0, 1.0, 0.0]])  # the resample that holds the first example twice and not the third
+    again = chexpert_agreement([GIVEN[0], *GIVEN[:2]], [WANTED[0], *WANTED[:2]])
+    assert agreement.counts()["F1 macro"].resampled(twice) == pytest.approx([again.scores()["F1 macro"]])
 
 
 def test_doubt_counts_as_one_is_told() -> None:

@@ -27,7 +27,7 @@ def test_a_model_that_is_better_is_told_so_and_one_that_is_not_too() -> None:
     settings = {"tokenizer": "words", "groups": range(30), "samples": 200}
     good = compare({"model": RIGHT, "floor": WRONG}, references, **settings)  # type: ignore[arg-type]
     bad = compare({"model": WRONG, "floor": WRONG, "nearest": RIGHT}, references, **settings)  # type: ignore[arg-type]
-    assert [text.split(":")[0] for text in good.verdicts] == ["BLEU-4", "ROUGE-L", "CIDEr-D"]
+    assert [text.split(":")[0] for text in good.verdicts] == ["BLEU-4", "METEOR exact", "ROUGE-L", "CIDEr-D"]
     assert all("the model beats the best baseline, floor" in text for text in good.verdicts)
     assert all("the model does not beat the best baseline, nearest" in text for text in bad.verdicts)
     assert good.systems["floor"].behind_model["CIDEr-D"].low > 0

@@ -16,8 +16,11 @@ from data.listing import iter_images
 from data.medical.dicom import decode_dicom, is_dicom
 from data.transforms import ImageConfig, load_image
 from scripts.caption import main as caption
+from scripts.evaluate import main as evaluate
+from scripts.explain import main as explain
 from scripts.prepare import main as prepare
 from tests.helpers import tiny_captioner
+from tests.test_medical_configs import fit, mimic
 
 pydicom = pytest.importorskip("pydicom", reason="needs the extra 'medical'")
 from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
@@ -177,6 +180,32 @@ def test_no_identifier_gets_out(tmp_path: Path, capfd: pytest.CaptureFixture[str
     printed = "".join(capfd.readouterr())
     written = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
     assert "8 frames" in printed
+    for secret in SECRETS:
+        assert secret not in printed
+        assert secret.encode() not in written
+
+
+def test_training_and_its_pages_hold_no_identifier(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The same for a MIMIC-CXR tree of DICOM files: cache, checkpoints, model folder, logs, scores, explanations."""
+    source, out = mimic(tmp_path / "data"), tmp_path / "out"
+    for place, picture in enumerate(sorted(source.rglob("*.jpg"))):
+        picture.with_suffix(".dcm").write_bytes(make(np.roll(RAMP, place * 99), BitsStored=12))
+        picture.unlink()
+    for report in source.rglob("*.txt"):
+        report.write_text(f" NAME: {SECRETS[1]}\n{report.read_text()}\n SIGNED BY: {SECRETS[1]} {SECRETS[2]}\n")
+    fit("mimic_cxr", source, out)
+    model = str(out / "model")
+    images = [str(path) for path in sorted(source.rglob("*0.dcm"))]
+    page = ["--views", "--model", model, "--output", str(out / "page.html"), "--context", "cough"]
+    assert explain([*images, *page]) == 0
+    settings = ["--model", model, "--references", str(source), "--ablate", "context", "--clinical", "chexpert"]
+    settings += ["--tokenizer", "words", "--samples", "10", "--cache-dir", str(out / "cache"), "--json"]
+    assert evaluate([*settings, str(out / "scores.json")]) == 0
+    printed = "".join(capfd.readouterr())
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert {"config.json", "metrics.csv", "page.html", "scores.json", "last.ckpt"} <= {path.name for path in files}
+    written = b"".join(path.read_bytes() for path in files)
+    assert b"effusion" in written
     for secret in SECRETS:
         assert secret not in printed
         assert secret.encode() not in written

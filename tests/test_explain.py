@@ -173,6 +173,25 @@ def test_views_of_one_example(model: Path, photos: Path, tmp_path: Path) -> None
     assert len(records(page)) == 1
 
 
+def test_numbers_and_categories_are_read(photos: Path, tmp_path: Path) -> None:
+    fields = ContextFields(numbers={"age": (50.0, 10.0)}, categories={"sex": ["female", "male"]})
+    tiny_captioner(fields=fields).save(tmp_path / "clinic")
+    page, given = tmp_path / "report.html", ["--model", tmp_path / "clinic", "--output", tmp_path / "report.html"]
+    weights = []
+    for known in ([], ["--known", "age=90", "--known", "sex=male"]):
+        assert explain(photos / "c.png", *given, "--context", CONTEXT, *known) == 0
+        weights.append(records(page)[0]["text"]["bytes"])
+    assert weights[0] != weights[1]
+    for known, words in (
+        ("agee=9", "Did you mean 'age'"),
+        ("age=old", "is no number"),
+        ("sex=mal", "Accepted: female, male"),
+        ("age", "not NAME=VALUE"),
+    ):
+        with pytest.raises(UserError, match=words):
+            explain(photos / "c.png", *given, "--known", known)
+
+
 def test_mistakes_are_told(model: Path, photos: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--limit 0"):
         explain(photos, "--model", model, "--output", tmp_path / "r.html", "--limit", "0")

@@ -9,7 +9,7 @@ from pathlib import Path
 CODE = """
 import sys
 from pipeline.captioner import Captioner
-assert "torch._dynamo" not in sys.modules
+assert not {"torch._dynamo", "wandb", "lightning", "transformers", "pyarrow", "rich"} & set(sys.modules)
 import timm, torch
 from torchvision.ops.roi_align import is_compile_supported
 assert isinstance(is_compile_supported("cpu"), bool)

@@ -27,6 +27,7 @@ CASE = {
 
 def description(name: str, case: str = "MPX1", **changes: object) -> dict[str, object]:
     about = {"Age": " 58", "Sex": "male", "Caption": " A lesion of the left lobe", "Plane": "Transverse"}
+    about["Modality"] = "CT - noncontrast"
     row = {"Type": "CT", "U_id": case, "image": name, "Location Category": "Head"}
     return row | {"Description": about | changes}
 
@@ -48,17 +49,18 @@ def write(folder: Path, split: str, rows: list[dict[str, object]], cases: dict[s
 
 def test_an_image_and_its_case(tmp_path: Path) -> None:
     write(tmp_path, "train", [description("a")], {"MPX1": CASE})
-    write(
-        tmp_path, "dev", [description("b", "MPX2", Age="0", Sex="N/A", Plane=None)], {"MPX2": CASE | {"Exam": "Stiff"}}
-    )
+    unknown = description("b", "MPX2", Age="0", Sex="N/A", Plane=None, Modality=None)
+    write(tmp_path, "dev", [unknown], {"MPX2": CASE | {"Exam": "Stiff"}})
     dev, train = read_examples(tmp_path)
     assert (train.id, train.split, train.group) == ("a", "train", "MPX1")
     assert train.captions == ("A lesion of the left lobe.",)
     assert train.context == "history: 58-year-old man with neck pain."
-    assert (train.numbers, train.categories) == ({"age": 58.0}, {"sex": "male"})
+    assert train.numbers == {"age": 58.0}
+    assert train.categories == {"sex": "male", "acquisition": "CT - noncontrast", "plane": "axial"}
     assert train.labels == {"modality": "CT", "plane": "axial", "location": "Head"}
     assert train.images[0].open().size == (8, 6)
-    assert (dev.split, dev.numbers, dev.categories) == ("val", {"age": None}, {"sex": None})
+    assert (dev.split, dev.numbers) == ("val", {"age": None})
+    assert dev.categories == {"sex": None, "acquisition": None, "plane": None}
     assert dev.context is not None
     assert dev.context.endswith("exam: Stiff.")
     assert "Hidden" not in f"{train}{dev}"
@@ -86,6 +88,12 @@ def test_a_case_in_two_splits_is_refused_and_reported(tmp_path: Path, capsys: py
     assert "field 'age': missing in train 0 of 2, test 0 of 1 examples" in printed
 
 
+def test_the_forms_own_words_are_no_caption(tmp_path: Path) -> None:
+    words = "Replace this - DESCRIPTION OF THE IMAGE OR FINDINGS."
+    write(tmp_path, "train", [description("a", Caption=words), description("b")], {"MPX1": CASE})
+    assert [example.captions for example in read_examples(tmp_path)] == [(), ("A lesion of the left lobe.",)]
+
+
 def test_mistakes_are_named(tmp_path: Path) -> None:
     write(tmp_path, "train", [description("a", "MPX9")], {"MPX1": CASE})
     with pytest.raises(UserError, match=r"line 1: case MPX9 is not in the file of cases"):
@@ -98,7 +106,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
 def test_real_files() -> None:
     examples = read_examples(real_data("medpix"))
     assert Counter(example.split for example in examples) == {"train": 1653, "val": 197}
-    assert all(example.captions[0] for example in examples)
+    assert Counter(example.split for example in examples if example.captions) == {"train": 1638, "val": 191}
     assert all(example.images[0].offset is not None for example in examples)
     assert Counter(example.labels["modality"] for example in examples) == {"CT": 962, "MR": 888}
     ages = [example.numbers["age"] for example in examples]

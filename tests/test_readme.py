@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -35,6 +36,22 @@ def test_make_targets_exist() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
+def studies(folder: Path, images: Path) -> None:
+    """README's two studies, each three times, with stand-in images."""
+    lines = re.search(r"## Medical reports.*?```json\n(.*?)```", README, re.DOTALL)
+    assert lines
+    folder.mkdir()
+    pictures, rows = sorted(images.glob("*.jpg")), []
+    for place in range(6):
+        row = json.loads(lines[1].splitlines()[place % 2])
+        row["file_name"] = [name.replace(str(place % 2 + 1), str(place + 1), 1) for name in row["file_name"]]
+        row["patient_id"] = f"p{place + 1}"
+        rows.append(json.dumps(row))
+        for view, name in enumerate(row["file_name"]):
+            shutil.copy(pictures[2 * place + view], folder / name)
+    (folder / "metadata.jsonl").write_text("\n".join(rows))
+
+
 @pytest.mark.slow
 def test_every_command_runs(tmp_path: Path) -> None:
     for name in ("scripts", "configs", "models"):
@@ -42,6 +59,7 @@ def test_every_command_runs(tmp_path: Path) -> None:
     render_scenes(tmp_path / "my_images", train=16, val=4, test=4, size=64)
     shutil.copytree(tmp_path / "my_images" / "val", tmp_path / "photos")
     shutil.copytree(tmp_path / "my_images" / "val", tmp_path / "new_images")
+    studies(tmp_path / "my_reports", tmp_path / "my_images" / "train")
     ran = 0
     for command in commands():
         if not command.startswith(".venv/bin/python"):
@@ -52,7 +70,7 @@ def test_every_command_runs(tmp_path: Path) -> None:
         done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         ran += 1
-    assert ran >= 5
+    assert ran >= 9
     assert len((tmp_path / "captions.jsonl").read_text().splitlines()) == 4
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 import torch
 
 from data.errors import UserError
+from data.readers import read_examples
 from data.scenes import render_scenes
 from pipeline.captioner import Captioner, fast_dtype
 from scripts.train import main
@@ -47,11 +50,11 @@ class Runner:
         self.folder, self.scenes = folder, scenes
         (folder / "tiny.yaml").write_text(TINY)
 
-    def __call__(self, command: str, name: str, *args: str) -> Path:
+    def __call__(self, command: str, name: str, *args: str, code: int = 0) -> Path:
         root = self.folder / name
         given = [f"--trainer.default_root_dir={root}", f"--data.train={self.scenes}"]
         given += [f"--data.cache_dir={self.folder / 'cache'}", *args]
-        assert main([command, "--config", str(self.folder / "tiny.yaml"), *given]) == 0
+        assert main([command, "--config", str(self.folder / "tiny.yaml"), *given]) == code
         return root
 
 
@@ -114,6 +117,33 @@ def test_a_resumed_run_is_the_uninterrupted_one(train: Runner, stop: str, monkey
         torch.testing.assert_close(found[name], value, rtol=0, atol=0, msg=name)
 
 
+def test_the_last_checkpoint_is_of_the_last_epoch(train: Runner) -> None:
+    """Also where that epoch was not validated: who pulls the plug loses no more than the epoch under way."""
+    root = train("fit", "run", "--trainer.max_epochs=3", "--trainer.check_val_every_n_epoch=2")
+    epochs = {
+        name: torch.load(root / "checkpoints" / f"{name}.ckpt", weights_only=True)["epoch"] for name in ("best", "last")
+    }
+    assert epochs == {"best": 1, "last": 2}
+
+
+def test_a_terminated_run_leaves_its_model_and_goes_on(train: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.module import CaptionModule
+
+    original, batches = CaptionModule.training_step, []
+
+    def terminated(self: CaptionModule, batch: object, index: int) -> object:
+        batches.append(index)
+        if len(batches) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, batch, index)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(CaptionModule, "training_step", terminated)
+    root = train("fit", "run", "--trainer.max_epochs=1", code=143)
+    assert Captioner.from_pretrained(root / "model").caption(sorted((train.scenes / "val").glob("*.jpg"))[:1])
+    train("fit", "run", "--trainer.max_epochs=1", "--ckpt_path=last")
+    assert len(batches) == 5
+
+
 def test_training_does_not_run_a_frozen_backbone(train: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     train("fit", "first")
     from pipeline.backbone import Backbone
@@ -130,6 +160,35 @@ def test_a_trainable_backbone_is_trained(train: Runner) -> None:
     start = train("fit", "frozen", "--trainer.max_epochs=1")
     name = "model.backbone.net.conv_stem.weight"
     assert not torch.equal(weights(root)[name], weights(start)[name])
+
+
+def test_the_frozen_layers_of_a_backbone_trained_in_part_run_once(
+    train: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their output is cached; the layers after them learn, and what is saved captions pictures as validation did."""
+    settings = ("--model.model.backbone.trainable=2", "--model.optim.backbone_lr=0.01", "--trainer.max_epochs=1")
+    first = train("fit", "first", *settings)
+    from pipeline.backbone import Backbone
+
+    def fail(self: Backbone, images: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("the whole backbone ran")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Backbone, "forward", fail)
+        second = train("fit", "second", *settings)
+    start, found = train("fit", "frozen", "--trainer.max_epochs=1"), weights(second)
+    changed = {name for name, value in weights(start).items() if not torch.equal(found[name], value)}
+    assert "model.backbone.net.bn2.weight" in changed
+    assert "model.backbone.net.conv_stem.weight" not in changed
+    assert all(torch.equal(value, found[name]) for name, value in weights(first).items())
+    captions = {
+        record["file"]: record["caption"]
+        for record in map(json.loads, (second / "captions_val.jsonl").read_text().splitlines())
+    }
+    captioner = Captioner.from_pretrained(second / "model")
+    context = {example.images[0].path: example.context for example in read_examples(str(train.scenes))}
+    written = captioner.caption(list(captions), context=[context[name] for name in captions])
+    assert [caption.text for caption in written] == list(captions.values())
 
 
 def test_more_of_the_loss(train: Runner) -> None:

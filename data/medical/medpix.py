@@ -8,10 +8,12 @@ What is read is what is known *before* anybody looks at the image, or else the m
 - context: the case's history and physical examination. Not its title (it is the diagnosis), findings, diagnosis,
   discussion or treatment.
 - numbers: ``age`` in years. 0 is missing: it stands for unknown ages as well as for infants' ("71 year-old male").
-- categories: ``sex``.
-- labels: ``modality`` (CT or MR), ``plane`` and ``location`` (the body region) are what an image shows, so they are for
-  a label head, for sampling and for scoring. They are no inputs, though who orders a scan knows its modality.
-- reference: the image's caption, whatever ``fields.report`` says.
+- categories: ``sex``; ``acquisition`` and ``plane``, how the image was made: "MR - T2 weighted", "CT w/contrast (IV)",
+  axial. A DICOM header says so before anybody looks. ``fields.categories`` chooses which a model may read.
+- labels: ``modality`` (CT or MR), ``plane`` and ``location`` (the body region), for a label head, for sampling and for
+  scoring. The location is the case's topic, which is known from the image: it is no input.
+- reference: the image's caption, whatever ``fields.report`` says. The form's own words ("Replace this - DESCRIPTION OF
+  THE IMAGE OR FINDINGS.") are none: 15 training and 6 dev images have no caption.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from data.readers.splits import split_in_name
 
 DESCRIPTIONS = "descriptions_*.jsonl"
 PLANES = {"transverse": "axial", "nos - not specified": "", "other view (see caption)": ""}
+_PLACEHOLDER = re.compile(r"replace this\b", re.IGNORECASE)
 _PROMPT = re.compile(r"^History \(can include[^)]*\):?\s*")  # the form's own words
 
 
@@ -72,10 +75,13 @@ def _example(
         raise UserError(f"{file}, line {line}: case {case_id} is not in the file of cases (data_*.jsonl) beside it.")
     case = cases[case_id]
     history, caption = known(case.get("History")), clean_text(description.get("Caption"))
+    if caption and _PLACEHOLDER.match(caption):
+        caption = None
     plane = (clean_text(description.get("Plane")) or "").lower()
+    plane = PLANES.get(plane, plane)
     labels = {
         "modality": clean_text(row.get("Type")),
-        "plane": PLANES.get(plane, plane),
+        "plane": plane,
         "location": clean_text(row.get("Location Category")),
     }
     return Example(
@@ -84,7 +90,11 @@ def _example(
         captions=(caption,) if caption else (),
         context=context_of(history=_PROMPT.sub("", history) if history else None, exam=case.get("Exam")),
         numbers={"age": to_years(description.get("Age")) or None},
-        categories={"sex": to_sex(description.get("Sex"))},
+        categories={
+            "sex": to_sex(description.get("Sex")),
+            "acquisition": clean_text(description.get("Modality")),
+            "plane": plane or None,
+        },
         split=split_in_name(file.name),
         labels={name: value for name, value in labels.items() if value},
         group=case_id,

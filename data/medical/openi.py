@@ -2,7 +2,8 @@
 
 A folder of ``*.xml`` (in it or in one folder of it, as ``ecgen-radiology/``), and the images anywhere below it (or
 below ``image_root``). The views of images are not in these files, except where an image's caption is one, so all images
-of a report are kept in order. Authors, affiliations and all else in the files is never read into an example.
+of a report are kept in order: five at most, which ``max_views`` has to allow. Authors, affiliations and all else in the
+files is never read into an example.
 """
 
 from __future__ import annotations

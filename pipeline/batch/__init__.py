@@ -1,6 +1,7 @@
 """Captioning of whole folders and archives: what is listed, computed, kept and written.
 
     inputs ──> blocks ──> workers (threads, or a process for each device) ──> journal ──> csv, parquet, sidecars, tars
+                          (or actors of a Ray cluster)
 
 One mechanism keeps all results. The journal is a JSON Lines file that is only ever appended to; a record in it is final
 when its whole line is on disk. Every other format is a function of the journal, so that a run that was killed goes on

@@ -13,7 +13,7 @@ from pipeline.batch.journal import Record
 from pipeline.batch.pool import Block, in_processes, in_threads
 from pipeline.batch.worker import WorkerSettings
 
-BATCH = 64  # images at once by default: a step of the search reads all of the decoder, for one image or for many
+BATCH = 128  # images at once by default: a step of the search reads all of the decoder, for one image or for many
 
 
 class Engine:

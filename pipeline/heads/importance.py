@@ -56,9 +56,7 @@ def head_importance(model: CaptionModel, batches: Iterable[Batch]) -> Tensor:
     total, count = torch.zeros(model.config.num_heads), 0
     for batch in batches:
         with torch.no_grad():
-            memory = model.encode(
-                images=batch.images, regions=batch.regions, view_mask=batch.view_mask, context=batch.context
-            )
+            memory = model.encode(**batch.inputs())
         gradients, _ = gate_gradients(model, memory, batch.tokens)
         total += gradients.abs().sum(0).cpu()
         count += len(batch)

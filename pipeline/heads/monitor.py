@@ -65,9 +65,7 @@ class HeadMonitor(Callback):
         with torch.inference_mode(False):
             batch = _copied(batch)
             with torch.no_grad():
-                memory = self.meter.model.encode(
-                    images=batch.images, regions=batch.regions, view_mask=batch.view_mask, context=batch.context
-                )
+                memory = self.meter.model.encode(**batch.inputs())
             self.meter.update(memory, batch.tokens, batch.context)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from .bleu import MAX_ORDER, ngrams
 from .cider import CiderScorer
+from .meteor import meteor_exact
 from .rouge import rouge_l_of
 
 Array = NDArray[np.float64]
@@ -97,13 +98,17 @@ def mean_counts(values: Sequence[float], counted: Sequence[bool] | None = None) 
 def text_counts(
     hypotheses: Sequence[str], references: Sequence[Sequence[str]], cider: CiderScorer
 ) -> dict[str, Counts]:
-    """BLEU-1 to BLEU-4, ROUGE-L and CIDEr-D as counts; the document frequencies of CIDEr-D stay those of ``cider``.
+    """BLEU-1 to BLEU-4, METEOR's exact matches, ROUGE-L and CIDEr-D as counts.
+
+    The document frequencies of CIDEr-D stay those of ``cider``. The full METEOR is a Java program that scores a whole
+    corpus at once, so the part of it that is ours stands in for it, under its own name.
 
     ``hypotheses`` (B,) and ``references`` (B, any number) hold words separated by spaces.
     """
     pairs = list(zip(hypotheses, references, strict=True))
     bleu = np.array([_bleu_counts(text.split(), [other.split() for other in set(group)]) for text, group in pairs])
     scores = {f"BLEU-{order}": Counts(bleu, _bleu_of(order)) for order in range(1, MAX_ORDER + 1)}
+    scores["METEOR exact"] = mean_counts([meteor_exact(text, set(group)) for text, group in pairs])
     scores["ROUGE-L"] = mean_counts([rouge_l_of(text, frozenset(group)) for text, group in pairs])
     scores["CIDEr-D"] = mean_counts([cider.score(text, index) for index, text in enumerate(hypotheses)])
     return scores

@@ -70,7 +70,10 @@ class Agreement:
         return table
 
     def counts(self) -> dict[str, Counts]:
-        """``F1 micro`` and ``F1 example`` for the bootstrap."""
+        """``F1 micro``, ``F1 macro`` and ``F1 example`` for the bootstrap.
+
+        A resample's macro F1 is over the findings that somebody mentions in it, as in :meth:`scores`.
+        """
         sums = np.stack([values.sum(1) for values in (self.hits, self.wrong, self.missed)], 1)
         total = 2 * sums[:, 0] + sums[:, 1] + sums[:, 2]
         each = np.where(total == 0, 1.0, 2 * sums[:, 0] / np.maximum(total, 1))
@@ -78,7 +81,17 @@ class Agreement:
         def f1(sums: Array) -> Array:
             return 2 * sums[:, 0] / np.maximum(2 * sums[:, 0] + sums[:, 1] + sums[:, 2], 1e-12)
 
-        return {"F1 micro": Counts(sums, f1), "F1 example": mean_counts(each.tolist(), self.rows.tolist())}
+        def macro(sums: Array) -> Array:
+            hits, wrong, missed = np.split(sums, 3, axis=1)  # (R, F) each
+            named = hits + wrong + missed > 0
+            scores = np.where(named, 2 * hits / np.maximum(2 * hits + wrong + missed, 1e-12), 0.0)
+            return np.where(named.any(1), scores.sum(1) / np.maximum(named.sum(1), 1), 1.0)
+
+        return {
+            "F1 micro": Counts(sums, f1),
+            "F1 macro": Counts(np.concatenate((self.hits, self.wrong, self.missed), 1), macro),
+            "F1 example": mean_counts(each.tolist(), self.rows.tolist()),
+        }
 
 
 def chexpert_agreement(

@@ -10,7 +10,7 @@ from .cider import CiderScorer
 from .clinical import Uncertain, chexpert_agreement, imaging_agreement
 from .tokenize import Tokenizer, tokenize
 
-TESTED = ("BLEU-4", "ROUGE-L", "CIDEr-D")
+TESTED = ("BLEU-4", "METEOR exact", "ROUGE-L", "CIDEr-D")
 FINDINGS = ("chexpert", "imaging")
 
 
@@ -81,7 +81,8 @@ def clinical_counts(
     if "imaging" in clinical:
         for term, agreement in imaging_agreement(texts, references).items():
             if agreement.hits.any() or agreement.missed.any():
-                found[f"{term} F1 micro"] = agreement.counts()["F1 micro"]
+                counts = agreement.counts()
+                found |= {f"{term} {name}": counts[name] for name in ("F1 micro", "F1 macro")}
     return found
 
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from data.errors import UserError, did_you_mean
 from pipeline.batch.outputs.base import EXISTING, Output
+from pipeline.batch.outputs.parts import ParquetParts
 from pipeline.batch.outputs.sidecar import Sidecars
 from pipeline.batch.outputs.table import CsvFile, ParquetFile
 from pipeline.batch.outputs.webdataset import Tars
 
 __all__ = ["EXISTING", "FORMATS", "Output", "choose_format", "make_output"]
 
-FORMATS = ("jsonl", "csv", "parquet", "txt", "caption", "webdataset")
+FORMATS = ("jsonl", "csv", "parquet", "parts", "txt", "caption", "webdataset")
 SUFFIXES = {".csv": "csv", ".parquet": "parquet"}
 
 
@@ -26,7 +27,7 @@ def choose_format(path: Path | None, given: str | None) -> str:
         raise UserError(f"--format {chosen}: formats are {', '.join(FORMATS)}.{did_you_mean(chosen, FORMATS)}")
     if path is None and chosen not in ("txt", "caption"):
         raise UserError(f"--format {chosen} needs --output. Only txt and caption can stand beside the images.")
-    folder = chosen in ("txt", "caption", "webdataset")
+    folder = chosen in ("parts", "txt", "caption", "webdataset")
     if path is not None and path.exists() and folder != path.is_dir():
         wanted, found = ("folder", "file") if folder else ("file", "folder")
         raise UserError(f"{path}: a {found}, where --format {chosen} needs a {wanted}.")
@@ -44,6 +45,8 @@ def make_output(
         return CsvFile(path, run, num_captions=num_captions)
     if kind == "parquet":
         return ParquetFile(path, run)
+    if kind == "parts":
+        return ParquetParts(path, run)
     if kind == "webdataset":
         return Tars(path, run, existing=existing, separator=separator)
     return Output(path, path)

@@ -70,24 +70,29 @@ class CsvFile(TableFile):
 
 
 class ParquetFile(TableFile):
-    """Columns file, caption, score, confidence, words, alternatives (a list of structures), context, labels (JSON)."""
+    """What :func:`write_parquet` writes."""
 
     def write(self, records: Iterator[Record], file: IO[bytes]) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet
+        write_parquet(records, file)
 
-        word = pa.struct([("word", pa.string()), ("probability", pa.float64())])
-        told: list[tuple[str, Any]] = [
-            ("caption", pa.string()),
-            ("score", pa.float64()),
-            ("confidence", pa.float64()),
-            ("words", pa.list_(word)),
-        ]
-        more = [("alternatives", pa.list_(pa.struct(told))), ("context", pa.string()), ("labels", pa.string())]
-        schema = pa.schema([("file", pa.string()), *told, *more])
-        with pyarrow.parquet.ParquetWriter(file, schema) as writer:
-            while rows := list(islice(records, ROW_GROUP)):
-                writer.write_table(pa.Table.from_pylist(list(map(_row, rows)), schema=schema))
+
+def write_parquet(records: Iterator[Record], file: IO[bytes]) -> None:
+    """Columns file, caption, score, confidence, words, alternatives (a list of structures), context, labels (JSON)."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    word = pa.struct([("word", pa.string()), ("probability", pa.float64())])
+    told: list[tuple[str, Any]] = [
+        ("caption", pa.string()),
+        ("score", pa.float64()),
+        ("confidence", pa.float64()),
+        ("words", pa.list_(word)),
+    ]
+    more = [("alternatives", pa.list_(pa.struct(told))), ("context", pa.string()), ("labels", pa.string())]
+    schema = pa.schema([("file", pa.string()), *told, *more])
+    with pyarrow.parquet.ParquetWriter(file, schema) as writer:
+        while rows := list(islice(records, ROW_GROUP)):
+            writer.write_table(pa.Table.from_pylist(list(map(_row, rows)), schema=schema))
 
 
 def _row(record: Record) -> Record:

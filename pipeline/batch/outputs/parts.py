@@ -1,0 +1,75 @@
+"""A folder of Parquet files, each written as soon as its captions are known."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+from data.errors import UserError
+from pipeline.batch.journal import Record, written_to_disk
+from pipeline.batch.outputs.base import Output, public
+from pipeline.batch.outputs.table import write_parquet
+
+PER_PART = 10_000
+
+
+class ParquetParts(Output):
+    """``part-00000.parquet``, ``part-00001.parquet``, ... with the next ``PER_PART`` captions of the journal each.
+
+    A part is renamed into place whole and never changes again, but for the last, which grows when images are added.
+    """
+
+    def __init__(self, path: Path, run: Path) -> None:
+        super().__init__(path, run / "captions.jsonl")
+        self.folder = path
+        self._full, self._end = -1, 0  # how many parts are full, and where in the journal they end
+
+    def checkpoint(self) -> None:
+        while len(records := self._next()) == PER_PART:
+            self._write([record for _, record in records])
+            self._full, self._end = self._full + 1, records[-1][0]
+
+    def finish(self, *, quiet: bool = False) -> None:
+        self.checkpoint()
+        if records := self._next():
+            self._write([record for _, record in records])
+
+    def clear(self) -> None:
+        super().clear()
+        for part in self._parts():
+            part.unlink()
+
+    def check_unknown(self) -> None:
+        if self._parts():
+            raise UserError(
+                f"{self.folder}: holds Parquet parts, and no {self.folder.name}.run beside it says how they were made. "
+                "Choose another --output, or --overwrite it."
+            )
+
+    def _parts(self) -> list[Path]:
+        return sorted(self.folder.glob("part-*.parquet"))
+
+    def _next(self) -> list[tuple[int, Record]]:
+        """What of the journal follows the full parts, up to one part, each with the byte that it ends at."""
+        if self._full < 0:
+            self._full = sum(map(_is_full, self._parts()))
+            known = 0
+            for end, _ in islice(self.journal.entries(), self._full * PER_PART):
+                self._end = end
+                known += 1
+            if known < self._full * PER_PART:
+                raise UserError(
+                    f"{self.folder}: has more captions than {self.journal.path} that it was made from, which somebody "
+                    "has changed. Choose another --output, or --overwrite it."
+                )
+        return list(islice(self.journal.entries(self._end), PER_PART))
+
+    def _write(self, records: list[Record]) -> None:
+        with written_to_disk(self.folder / f"part-{self._full:05d}.parquet") as file:
+            write_parquet(public(iter(records)), file)
+
+
+def _is_full(part: Path) -> bool:
+    import pyarrow.parquet
+
+    return bool(pyarrow.parquet.read_metadata(part).num_rows == PER_PART)

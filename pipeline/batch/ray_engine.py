@@ -1,0 +1,176 @@
+"""The model on a Ray cluster: a Ray Data pipeline from blocks of inputs to blocks of records.
+
+    blocks ──> queue ──> source (a task that streams) ──> map_batches by a pool of actors ──> records, in order
+
+The driver lists the inputs and keeps the journal, as on one machine; only blocks on their way are in the cluster.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.data
+import torch
+from ray.data import ActorPoolStrategy, DataContext
+from ray.exceptions import RayError
+from ray.util.queue import Queue
+
+from data.errors import UserError
+from data.memory import keep_freed_memory
+from pipeline.batch.engine import BATCH
+from pipeline.batch.inputs import Input
+from pipeline.batch.journal import Record
+from pipeline.batch.pool import Block
+from pipeline.batch.run_folder import model_hash
+from pipeline.batch.worker import WorkerSettings
+
+START = b""  # comes first in the queue
+GPU_THREADS = 4  # of an actor with a GPU: one computes while the others decode
+
+
+class CaptioningActor:
+    """What each actor of the pool is: a model, from rows that each hold a block of inputs to rows of their records."""
+
+    def __init__(self, settings: WorkerSettings, model: str) -> None:
+        keep_freed_memory()
+        if model_hash(Path(settings.model)) != model:
+            raise UserError(f"{settings.model}: is another model on {ray.util.get_node_ip_address()}.")
+        self.worker = settings.load()
+
+    def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[bytes]]:
+        torch.set_num_threads(1)  # each thread of an actor has batches of its own, as on one machine
+        blocks = map(pickle.loads, rows["block"])  # made by our own driver, as everything that Ray hands over
+        return {"records": [json.dumps(self.worker(block)).encode() for block in blocks]}
+
+
+class RayEngine:
+    """Maps blocks of inputs to blocks of records, as ``Engine`` does, on the cluster that ``ray.init`` has reached.
+
+    Args:
+        settings: what each actor loads. An empty device is a GPU where the cluster has one.
+        search: settings of the search that differ from the model's own.
+        actors: how many, each with a GPU or else ``cpus`` cores; by default as many as the cluster's nodes hold now.
+        cpus: cores of each actor and threads in it, which share its model; for an actor with a GPU its threads alone.
+
+    Raises:
+        UserError: the model folder, a setting of the search or this cluster cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        search: Mapping[str, Any],
+        *,
+        actors: int | None = None,
+        cpus: int | None = None,
+        batch_size: int = BATCH,
+    ) -> None:
+        self.search = replace(settings, device="cpu", dtype=None).load().captioner.search_config(**search)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        on_gpu = settings.device.startswith("cuda") if settings.device else any(node.get("GPU", 0) for node in nodes)
+        self.device = "cuda" if on_gpu else settings.device or "cpu"  # an actor sees its own GPU alone
+        self.workers = cpus or (GPU_THREADS if on_gpu else 1)
+        self.cpus = None if on_gpu else self.workers
+        self.gpus = 1 if on_gpu else None
+        held = sum(int(node.get("GPU", 0) if on_gpu else node.get("CPU", 0) // self.workers) for node in nodes)
+        if not (actors or held):
+            needed = "a GPU" if on_gpu else f"{self.workers} cores"
+            raise UserError(
+                f"no node of the cluster has {needed}. Choose another --device or fewer --num-cpus, or give "
+                "--num-actors to wait for nodes to come."
+            )
+        self.devices = actors or held
+        self.settings = replace(settings, model=os.path.abspath(settings.model), device=self.device, search=self.search)
+        self.model = model_hash(Path(settings.model))
+        self.batch_size = batch_size
+
+    def block(self, inputs: int) -> int:
+        """Inputs of a block, where there are ``inputs`` or more: a few are shared out among all actors."""
+        return max(1, min(self.batch_size, -(-inputs // (self.workers * self.devices))))
+
+    def map(self, blocks: Iterator[Block]) -> Iterator[list[Record]]:
+        """The records of every block, in order. No more blocks are asked for than keep all actors busy.
+
+        Raises:
+            UserError: actors cannot load the model, or die again and again.
+        """
+        here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+        queue = Queue(actor_options={"num_cpus": 0, "label_selector": here})
+        queue.put(START)
+        waiting: deque[int] = deque()  # sizes of the blocks that are under way
+        window = 2 * self.devices * (self.workers + 1)
+
+        def feed(count: int) -> None:
+            for block in islice(blocks, count):
+                waiting.append(len(block))
+                queue.put(pickle.dumps([_absolute(item) for item in block]))
+
+        try:
+            feed(window)
+            for row in self._pipeline(queue, here).iter_batches(batch_size=None, prefetch_batches=0):
+                (records,) = map(json.loads, row["records"])
+                assert len(records) == waiting.popleft(), "the pipeline keeps the order of the blocks"
+                yield records
+                feed(1)
+                if not waiting:
+                    queue.put(None)
+        except RayError as error:
+            raise UserError(
+                f"the Ray cluster cannot go on: {_reason(error)} What was captioned before is kept, and the same "
+                "command goes on. latentcap has to be installed, and the model folder readable, on all nodes."
+            ) from None
+        finally:
+            queue.shutdown(force=True)
+
+    def _pipeline(self, queue: Queue, here: dict[str, str]) -> ray.data.Dataset:
+        """Rows of records from the blocks in the queue, up to None. A block of Ray's is one row, a block of ours."""
+
+        def source(_: Any) -> Iterator[dict[str, list[bytes]]]:
+            if queue.get() != START:  # Ray has begun it anew: what was on its way is lost
+                raise RuntimeError("the task that hands out the images has died.")
+            while (block := queue.get()) is not None:
+                yield {"block": [block]}
+
+        context = DataContext.get_current()
+        context.target_max_block_size = 1  # byte: hand on each row as soon as it is there
+        context.execution_options.preserve_order = True
+        context.enable_progress_bars = context.print_on_execution_start = False
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+        return (
+            ray.data.from_items([0])
+            .map_batches(source, num_cpus=0, label_selector=here)
+            .map_batches(
+                CaptioningActor,
+                fn_constructor_args=(self.settings, self.model),
+                batch_size=1,
+                compute=ActorPoolStrategy(
+                    size=self.devices,
+                    max_concurrent_calls_per_actor=self.workers,
+                    max_tasks_in_flight_per_actor=self.workers + 1,
+                    enable_true_multi_threading=True,
+                ),
+                num_cpus=self.cpus,
+                num_gpus=self.gpus,
+            )
+        )
+
+
+def _absolute(item: Input) -> Input:
+    """The input with paths that hold wherever an actor runs."""
+    return replace(item, images=tuple(replace(image, path=os.path.abspath(image.path)) for image in item.images))
+
+
+def _reason(error: BaseException) -> str:
+    """The last line of what Ray tells, which is what has happened; traces of the cluster's own code come before."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].removeprefix("data.errors.UserError: ") if lines else type(error).__name__
