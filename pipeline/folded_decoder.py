@@ -103,18 +103,22 @@ class FoldedDecoder:
         gates = embedding(tokens, self.words) + _product(asking, self.recurrent)
         asking, asking_cell = _lstm(gates.float().add_(state.image), asking_cell)
         asking = asking.to(self.dtype)
-        asked = _product(asking, self.ask, self.ask_bias)
-        queries, modulation = asked.split((self.answer.shape[1], self.answer.shape[0]), -1)
         place = torch.tensor(latents.shape[2], device=tokens.device)
         latest = embedding(tokens, self.latents) + sinusoids(place, latents.shape[-1])
         latents = torch.cat((latents, latest.unsqueeze(2)), 2)
-        read, attention = self._read(queries.float(), memory, latents)
-        fused = modulation.sigmoid() * _product(read.to(self.dtype), self.answer, self.answer_bias)
+        fused, attention = self.fuse(asking, memory, latents)
         gates = _product(torch.cat((asking, fused, speaking), -1), self.language, self.language_bias)
         speaking, speaking_cell = _lstm(gates.float(), speaking_cell)
         logits = linear(self.decoder.project(speaking), self.vocabulary, self.bias)
         beams = asking, asking_cell, speaking.to(self.dtype), speaking_cell, latents
         return logits, FoldedState(beams, state.image), attention
+
+    def fuse(self, asking: Tensor, memory: Memory, latents: Tensor) -> tuple[Tensor, Attention]:
+        """The fusion layer: query states (B, G, Z) to fused vectors (B, G, E), and where each head looked."""
+        asked = _product(asking, self.ask, self.ask_bias)
+        queries, modulation = asked.split((self.answer.shape[1], self.answer.shape[0]), -1)
+        read, attention = self._read(queries.float(), memory, latents)
+        return modulation.sigmoid() * _product(read.to(self.dtype), self.answer, self.answer_bias), attention
 
     def _read(self, queries: Tensor, memory: Memory, latents: Tensor) -> tuple[Tensor, Attention]:
         """Queries of all heads (B, G, H * D) to what they read, gated, (B, G, H * D)."""

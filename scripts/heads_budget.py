@@ -197,7 +197,7 @@ def latency_section(
         f"{len(examples)} validation images with all models in turns; p50 and p95 of the whole, median of each part, "
         f"in milliseconds; x {names[0]}: median over images of the ratio.",
         "read: file to tensor. backbone: the CNN. fusion: compression and every step's attention. search: the rest, "
-        "that is both LSTMs, logits and beams.",
+        "that is both LSTMs, logits and beams; the decoder is folded, as it is in captioning.",
         f"Beam {search.beam_size}. Captions of a free length take another time with each budget, because they have "
         "another length.",
     ]

@@ -14,6 +14,8 @@ import torch
 from data.example import Example
 from pipeline.caption_search import search_captions
 from pipeline.captioner import Captioner
+from pipeline.decoder import Decoder
+from pipeline.folded_decoder import FoldedDecoder, fold_decoder
 from pipeline.fusion import Fusion, Memory
 from pipeline.heads.prune import set_budget
 from pipeline.model import CaptionModel
@@ -58,10 +60,11 @@ def caption_latency(
     The first image is captioned once more before, to warm up. ``search`` changes the models' own search settings.
     """
     found = {name: Latency() for name in captioners}
+    decoders = {name: fold_decoder(captioner.model.decoder, captioner.dtype) for name, captioner in captioners.items()}
     rounds = [*examples[:1], *examples]
     for done, example in enumerate(rounds):
         for name, captioner in captioners.items():
-            parts, words = _caption(captioner, example, search)
+            parts, words = _caption(captioner, decoders[name], example, search)
             if done:
                 found[name].words.append(words)
                 for part in PARTS:
@@ -71,17 +74,19 @@ def caption_latency(
 
 
 @torch.inference_mode()
-def _caption(captioner: Captioner, example: Example, search: Mapping[str, Any]) -> tuple[dict[str, float], int]:
-    """Seconds of each part, and words of the caption."""
+def _caption(
+    captioner: Captioner, decoder: Decoder | FoldedDecoder, example: Example, search: Mapping[str, Any]
+) -> tuple[dict[str, float], int]:
+    """Seconds of each part, and words of the caption, with the decoder that captioning uses."""
     config, device = captioner.search_config(**search), captioner.device
-    with _timed(captioner.model.decoder.fusion, device) as fusion:
+    with _timed(captioner.model.decoder.fusion, decoder, device) as fusion:
         start = _now(device)
         views = [captioner.transform(image.open()) for image in example.images]
         context = captioner.collate_context.examples([example])
         read = _now(device)
         memory = captioner.encode([views], context)
         encoded, compression = _now(device), sum(fusion)
-        found = search_captions(captioner.model, memory, captioner.tokenizer, config)
+        found = search_captions(captioner.model, memory, captioner.tokenizer, config, decoder=decoder)
         end, attention = _now(device), sum(fusion)
     parts = {
         "read": read - start,
@@ -93,8 +98,8 @@ def _caption(captioner: Captioner, example: Example, search: Mapping[str, Any]) 
 
 
 @contextmanager
-def _timed(fusion: Fusion, device: torch.device) -> Iterator[list[float]]:
-    """While open, every call of the fusion layer adds its seconds to the list."""
+def _timed(fusion: Fusion, decoder: Decoder | FoldedDecoder, device: torch.device) -> Iterator[list[float]]:
+    """While open, every call of the fusion layer, or of what a folded decoder has in its place, adds its seconds."""
     seconds: list[float] = []
 
     def wrap(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -106,13 +111,16 @@ def _timed(fusion: Fusion, device: torch.device) -> Iterator[list[float]]:
 
         return call
 
-    for name in FUSION_METHODS:
-        setattr(fusion, name, wrap(getattr(fusion, name)))
+    methods: list[tuple[Any, str]] = [(fusion, name) for name in FUSION_METHODS]
+    if isinstance(decoder, FoldedDecoder):
+        methods.append((decoder, "fuse"))
+    for owner, name in methods:
+        setattr(owner, name, wrap(getattr(owner, name)))
     try:
         yield seconds
     finally:
-        for name in FUSION_METHODS:
-            delattr(fusion, name)
+        for owner, name in methods:
+            delattr(owner, name)
 
 
 def _now(device: torch.device) -> float:

@@ -56,6 +56,7 @@ def test_parts_add_up_and_the_model_is_left_as_it_was(scenes: Path) -> None:
     examples = [example for example in read_examples(str(scenes)) if example.split == "val"]
     (found,) = caption_latency({"all": captioner}, examples[:3], beam_size=2).values()
     assert [len(times) for times in found.parts.values()] == [3, 3, 3, 3]
+    assert all(min(times) > 0 for times in found.parts.values())
     row = found.row()
     assert row["p95 ms"] >= row["p50 ms"] > max(row["backbone ms"], row["fusion ms"])
     assert row["words"] == sum(found.words) / 3

@@ -30,14 +30,14 @@ class HeadGroups:
         self.count = heads.shape[-1]
 
     @cached_property
-    def _sorted(self) -> tuple[Tensor, Tensor, list[int], list[Tensor]]:
-        """Order of the units, its inverse, units in each group, and the heads (R,) of each group."""
+    def _sorted(self) -> tuple[Tensor, Tensor, list[int], Tensor]:
+        """Order of the units, its inverse, units in each group, and the heads of each group, (groups, R)."""
         units = self.heads.flatten(0, 2)
         codes = (1 << units).sum(-1)  # a set of heads as the bits of one number
         order = codes.argsort(stable=True)
         _, counts = torch.unique_consecutive(codes[order], return_counts=True)
         first = order[counts.cumsum(0) - counts]
-        return order, order.argsort(), counts.tolist(), list(units[first])
+        return order, order.argsort(), counts.tolist(), units[first]
 
     def apply(self, function: Callable[..., Tensor], inputs: Tensor, *weights: Tensor) -> Tensor:
         """``function(inputs of a group, *weights of its heads)`` for every group.
@@ -54,9 +54,10 @@ class HeadGroups:
         shape = inputs.shape[:3]
         units = inputs.reshape(len(order), -1, *inputs.shape[3:])  # (U, queries of a unit, ...)
         parts = units.split(counts) if len(sets) == 1 else permute(units, order, inverse).split(counts)
+        # One selection for all groups: its gradient is one sum, not one of the size of all weights for each group.
+        chosen = [weight.index_select(0, sets.flatten()).unflatten(0, sets.shape).unbind() for weight in weights]
         results = [
-            function(part.flatten(0, 1), *(weight.index_select(0, heads) for weight in weights))
-            for part, heads in zip(parts, sets, strict=True)
+            function(part.flatten(0, 1), *own) for part, own in zip(parts, zip(*chosen, strict=True), strict=True)
         ]
         if len(sets) == 1:
             return results[0].unflatten(0, shape)
