@@ -111,7 +111,6 @@ def report(pruning: Pruning, stages: Sequence[Stage], chosen: Stage, data: Capti
     grid = next(iter(captioners.values())).model.backbone.grid
     calls = {name: fusion_step(entry.model, regions=grid[0] * grid[1]) for name, entry in captioners.items()}
     steps = in_turns(calls, Setting(5, torch.device("cpu"), False, lambda text: None))
-    first = stages[0]["scores"][QUALITY]
     section = Section(f"Pruning {pruning.options.model.name}: one image at a time, captions of {WORDS} words")
     whole = latency[str(len(stages[0]["kept"]))].row()
     for stage, (name, times) in zip(stages, latency.items(), strict=True):
@@ -142,8 +141,9 @@ def report(pruning: Pruning, stages: Sequence[Stage], chosen: Stage, data: Capti
     content = {**plain(section), "stages": list(stages)}
     (pruning.folder / "pruning.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     points = [(len(stage["kept"]), row) for stage, row in zip(stages, section.rows, strict=True)][::-1]
+    shares = [(len(stage["kept"]), pruning.share(stage)) for stage in reversed(stages)]
     charts = [
-        Chart(QUALITY, "heads", [(heads, row[QUALITY]) for heads, row in points], level=first, from_zero=False),
+        Chart(f"{QUALITY}, the full model's being 1", "heads", shares, level=1.0, from_zero=False),
         Chart("Fusion layer, ms a caption", "heads", [(heads, row["fusion ms"]) for heads, row in points]),
         Chart("Image to caption, ms", "heads", [(heads, row["image ms"]) for heads, row in points]),
     ]
