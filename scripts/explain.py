@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     groups = [images] if options.views else [[image] for image in images]
     search = {} if options.beam_size is None else {"beam_size": options.beam_size}
     captioner = Captioner.from_pretrained(options.model)
-    fields = known_fields(captioner, options.known)
+    fields: dict[str, Any] = known_fields(captioner, options.known)
     captioner.collate_context([options.context], **fields)  # an error now is better than after the first image
     captioner.search_config(**search)
     failed = 0
