@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from data.tokenizer import CaptionTokenizer
-from pipeline.captioner import read_tensors
 from pipeline.model import CaptionModel
+from pipeline.model_folder import read_tensors
 
 
 def start_model(model: CaptionModel, folder: Path, old: CaptionTokenizer, new: CaptionTokenizer) -> str:

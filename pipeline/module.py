@@ -25,7 +25,7 @@ from data.example import Example
 from data.tokenizer import CaptionTokenizer
 from data.transforms import ImageConfig
 from pipeline.caption_search import search_captions
-from pipeline.captioner import Captioner, fast_dtype, read_config
+from pipeline.captioner import Captioner, fast_dtype
 from pipeline.config import ModelConfig
 from pipeline.fine_tuning import start_model
 from pipeline.folding import inference_copy, inference_stem
@@ -33,6 +33,7 @@ from pipeline.fusion import Attention, Memory
 from pipeline.labels import accuracies, label_classes
 from pipeline.metrics import CaptionMetrics
 from pipeline.model import CaptionModel
+from pipeline.model_folder import read_config
 from pipeline.optim import OptimConfig, Stages, build_optimizer, warmup_cosine
 from pipeline.progress import Progress
 from pipeline.regions import fingerprint

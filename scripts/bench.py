@@ -20,7 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from data.errors import UserError
-from pipeline.captioner import read_config
+from pipeline.model_folder import read_config
 from scripts import bench_batch, bench_captioning, bench_fusion, bench_heads, bench_precision, bench_training
 from scripts.bench_timing import Section, Setting, machine, plain, shown
 from scripts.cli import run

@@ -34,8 +34,8 @@ from pipeline.batch.run_folder import RunFolder, model_hash
 from pipeline.batch.shards import Shard, choose_shard
 from pipeline.batch.tables import Columns
 from pipeline.batch.worker import WorkerSettings
-from pipeline.captioner import read_config
 from pipeline.gallery import write_gallery
+from pipeline.model_folder import read_config
 from pipeline.search_config import SearchConfig
 from scripts.caption_options import parse
 from scripts.cli import run as run_program

@@ -16,9 +16,10 @@ from rich.console import Console
 
 from data.datamodule import CaptionData
 from data.errors import UserError
-from pipeline.captioner import Captioner, read_config
+from pipeline.captioner import Captioner
 from pipeline.config import ModelConfig
 from pipeline.heads.plot import Chart, line_charts
+from pipeline.model_folder import read_config
 from pipeline.module import describe
 from pipeline.progress import Progress
 from scripts.bench import described, show

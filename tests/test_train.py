@@ -240,9 +240,9 @@ def test_fine_tuning_keeps_extends_or_replaces_the_vocabulary(
 
 def test_fine_tuning_copies_rows_by_token(train: Runner) -> None:
     from data.tokenizer import CaptionTokenizer
-    from pipeline.captioner import read_tensors
     from pipeline.fine_tuning import start_model
     from pipeline.model import CaptionModel
+    from pipeline.model_folder import read_tensors
 
     base = train("fit", "base") / "model"
     old = Captioner.from_pretrained(base)
