@@ -45,6 +45,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     given = [f"--trainer.default_root_dir={folder}", f"--data.train={folder / 'scenes'}"]
     given += [f"--data.cache_dir={folder / 'cache'}", "--data.eval_batch_size=4"]
     assert main(["fit", "--config", str(folder / "tiny.yaml"), "--config", str(folder / "monitor.yaml"), *given]) == 0
+    if WANDB:
+        import wandb
+
+        wandb.finish()  # as the end of the program does: all is in the file then
     return folder
 
 
