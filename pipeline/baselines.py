@@ -15,10 +15,10 @@ from torch import Tensor
 from data.dataset import CachedRegions
 from data.errors import UserError
 from data.example import Example
-from pipeline.caption_search import search_captions
 from pipeline.captioner import Captioner
 from pipeline.progress import Progress
-from pipeline.search_config import SearchConfig
+from pipeline.search.captions import search_captions
+from pipeline.search.config import SearchConfig
 
 
 @dataclass(frozen=True)

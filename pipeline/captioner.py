@@ -23,17 +23,17 @@ from data.example import ImageRef, to_rgb
 from data.tokenizer import CaptionTokenizer
 from data.transforms import ImageConfig, fit_image, normalise
 from pipeline.backbone import Backbone
-from pipeline.caption_search import search_captions
 from pipeline.config import ModelConfig
 from pipeline.decoder import Decoder
 from pipeline.folded_decoder import FoldedDecoder, fold_decoder
 from pipeline.folding import inference_copy
 from pipeline.fusion import Memory
-from pipeline.generation import Hypothesis
 from pipeline.model import CaptionModel
 from pipeline.model_folder import FORMAT_VERSION, load_state, read_config, read_tensors
-from pipeline.search_config import SearchConfig
-from pipeline.wording import resolve, word_probabilities
+from pipeline.search.captions import search_captions
+from pipeline.search.config import SearchConfig
+from pipeline.search.generation import Hypothesis
+from pipeline.search.wording import resolve, word_probabilities
 
 CPU_BATCH = 8  # images that a CPU takes through the CNN at once: more do not stay in its cache
 CONTEXT_ENCODER = "context_encoder"  # sub-folder with the config and tokenizer of a transformers encoder

@@ -24,7 +24,6 @@ from data.errors import UserError
 from data.example import Example
 from data.tokenizer import CaptionTokenizer
 from data.transforms import ImageConfig
-from pipeline.caption_search import search_captions
 from pipeline.captioner import Captioner, fast_dtype
 from pipeline.config import ModelConfig
 from pipeline.fine_tuning import start_model
@@ -37,7 +36,8 @@ from pipeline.model_folder import read_config
 from pipeline.optim import OptimConfig, Stages, build_optimizer, warmup_cosine
 from pipeline.progress import Progress
 from pipeline.regions import fingerprint
-from pipeline.search_config import SearchConfig
+from pipeline.search.captions import search_captions
+from pipeline.search.config import SearchConfig
 from pipeline.self_critical import SelfCritical
 
 logger = logging.getLogger(__name__)

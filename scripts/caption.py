@@ -36,7 +36,7 @@ from pipeline.batch.tables import Columns
 from pipeline.batch.worker import WorkerSettings
 from pipeline.gallery import write_gallery
 from pipeline.model_folder import read_config
-from pipeline.search_config import SearchConfig
+from pipeline.search.config import SearchConfig
 from scripts.caption_options import parse
 from scripts.cli import run as run_program
 from scripts.search_options import search_settings

@@ -23,7 +23,7 @@ from pipeline.captioner import Captioner
 from pipeline.config import FusionConfig
 from pipeline.heads.prune import parse_budget
 from pipeline.progress import Progress
-from pipeline.search_config import SearchConfig
+from pipeline.search.config import SearchConfig
 from scripts.bench import described, markdown, show
 from scripts.bench_timing import Section, Setting, machine, plain, ratio
 from scripts.cli import run

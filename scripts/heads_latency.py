@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from data.example import Example
-from pipeline.caption_search import search_captions
 from pipeline.captioner import Captioner
 from pipeline.decoder import Decoder
 from pipeline.folded_decoder import FoldedDecoder, fold_decoder
 from pipeline.fusion import Fusion, Memory
 from pipeline.heads.prune import set_budget
 from pipeline.model import CaptionModel
+from pipeline.search.captions import search_captions
 from scripts.bench_timing import Section, Setting, Spread, in_turns, ratio
 
 BEAMS = 3

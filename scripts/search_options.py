@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from pipeline.search_config import SearchConfig
+from pipeline.search.config import SearchConfig
 
 OPTIONS: tuple[tuple[str, type, str, str], ...] = (
     ("beam_size", int, "N", "captions searched side by side; 1 is greedy"),

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.constraints import NoRepeat
-from pipeline.generation import Hypothesis
-from pipeline.search_config import SearchConfig
-from pipeline.selection import warp
+from pipeline.search.config import SearchConfig
+from pipeline.search.constraints import NoRepeat
+from pipeline.search.generation import Hypothesis
+from pipeline.search.selection import warp
 from tests.search_oracle import BOS, EOS, VOCAB, Scores, run
 
 transformers = pytest.importorskip("transformers")

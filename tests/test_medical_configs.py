@@ -16,7 +16,7 @@ from data.readers import read_examples
 from pipeline.captioner import Captioner
 from pipeline.config import ModelConfig
 from pipeline.optim import OptimConfig
-from pipeline.search_config import SearchConfig
+from pipeline.search.config import SearchConfig
 from scripts.train import main as train
 from tests.helpers import real_data
 from tests.test_mimic import REPORT

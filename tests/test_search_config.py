@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from data.errors import UserError
-from pipeline.search_config import SearchConfig
+from pipeline.search.config import SearchConfig
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.search_config import SearchConfig
+from pipeline.search.config import SearchConfig
 from scripts.search_options import OPTIONS, add_search_options, search_settings
 
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from data.errors import UserError
 from data.tokenizer import CaptionTokenizer
-from pipeline.generation import Hypothesis
-from pipeline.search_config import BAD_ENDINGS, SearchConfig
-from pipeline.wording import Wording, resolve, word_probabilities
+from pipeline.search.config import BAD_ENDINGS, SearchConfig
+from pipeline.search.generation import Hypothesis
+from pipeline.search.wording import Wording, resolve, word_probabilities
 
 TEXTS = ["a cat on the mat.", "Cats concatenate a swimming pool", "the catalogue of trees — a tree", "the café of it"]
 

@@ -18,7 +18,7 @@ from data.transforms import load_image
 from pipeline.batch.inputs import Input
 from pipeline.batch.journal import Record
 from pipeline.captioner import Caption, Captioner
-from pipeline.search_config import SearchConfig
+from pipeline.search.config import SearchConfig
 
 LARGEST_FILE = 1 << 30  # bytes; what is larger is no photograph
 DIGITS = 4  # of scores and confidences

@@ -12,10 +12,10 @@ from data.tokenizer import CaptionTokenizer
 from pipeline.decoder import Decoder
 from pipeline.folded_decoder import FoldedDecoder
 from pipeline.fusion import Attention, Memory
-from pipeline.generation import Hypothesis, search
 from pipeline.model import CaptionModel
-from pipeline.search_config import SearchConfig
-from pipeline.wording import resolve
+from pipeline.search.config import SearchConfig
+from pipeline.search.generation import Hypothesis, search
+from pipeline.search.wording import resolve
 
 
 def search_captions(

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.constraints import NoRepeat, Required, Rule
-from pipeline.hypotheses import Hypothesis, Record
-from pipeline.search_config import SearchConfig
-from pipeline.selection import Beams, BestBeams, Choice, Chooser, DiverseBeams, RequiredBeams, Sampler
+from pipeline.search.config import SearchConfig
+from pipeline.search.constraints import NoRepeat, Required, Rule
+from pipeline.search.hypotheses import Hypothesis, Record
+from pipeline.search.selection import Beams, BestBeams, Choice, Chooser, DiverseBeams, RequiredBeams, Sampler
 
 
 class State(Protocol):

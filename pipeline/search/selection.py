@@ -12,8 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pipeline.constraints import Required
-from pipeline.search_config import SearchConfig
+from pipeline.search.config import SearchConfig
+from pipeline.search.constraints import Required
 
 
 @dataclass

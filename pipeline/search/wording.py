@@ -14,10 +14,10 @@ from functools import lru_cache
 
 from data.errors import UserError
 from data.tokenizer import FULL_STOP, CaptionTokenizer
-from pipeline.constraints import NoEnding, NoPhrase, Required, Rule, Spelling
-from pipeline.generation import Hypothesis
-from pipeline.search_config import BAD_ENDINGS, ENGLISH, SearchConfig
-from pipeline.text_rules import NoTextEnding, NoWordsInText, words_that_join
+from pipeline.search.config import BAD_ENDINGS, ENGLISH, SearchConfig
+from pipeline.search.constraints import NoEnding, NoPhrase, Required, Rule, Spelling
+from pipeline.search.generation import Hypothesis
+from pipeline.search.text_rules import NoTextEnding, NoWordsInText, words_that_join
 
 
 @dataclass(frozen=True)
