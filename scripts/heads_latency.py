@@ -17,7 +17,6 @@ from pipeline.decoder import Decoder
 from pipeline.folded_decoder import FoldedDecoder, fold_decoder
 from pipeline.fusion import Fusion, Memory
 from pipeline.heads.prune import set_budget
-from pipeline.model import CaptionModel
 from pipeline.search.captions import search_captions
 from scripts.bench_timing import Section, Setting, Spread, in_turns, ratio
 
@@ -132,20 +131,27 @@ def _now(device: torch.device) -> float:
 # One step -------------------------------------------------------------------------------------------------------------
 
 
-def fusion_step(model: CaptionModel, *, regions: int) -> Callable[[], object]:
-    """A function that runs the fusion layer as one decoding step of one image does: three beams, ten words written."""
+def fusion_step(captioner: Captioner, *, regions: int, images: int = 1) -> Callable[[], object]:
+    """A function that runs the fusion layer as one decoding step does: three beams an image, ten words written.
+
+    With the decoder that captioning uses, in its precision.
+    """
+    model = captioner.model
+    decoder = fold_decoder(model.decoder, captioner.dtype)
     fusion, device = model.decoder.fusion, model.decoder.bias.device
     size, hidden = fusion.latent_dim, model.config.decoder.hidden_dim
-    visual = torch.randn(1, regions if fusion.visual is not None else 0, size, device=device)
-    context = torch.randn(1, 0, size, device=device)
-    summary = torch.randn(1, model.config.decoder.embed_dim, device=device)
+    visual = torch.randn(images, regions if fusion.visual is not None else 0, size, device=device)
+    context = torch.randn(images, 0, size, device=device)
+    summary = torch.randn(images, model.config.decoder.embed_dim, device=device)
     memory = Memory(visual, None, context, None, summary)
-    state = torch.randn(1, BEAMS, 1, hidden, device=device)
-    words = torch.randn(1, BEAMS, WORDS, size, device=device)
+    state = torch.randn(images, BEAMS, hidden, device=device)
+    words = torch.randn(images, BEAMS, WORDS, size, device=device)
 
     @torch.inference_mode()
     def call() -> object:
-        return fusion.attend(state, memory, words, causal=False)
+        if isinstance(decoder, FoldedDecoder):
+            return decoder.fuse(state.to(decoder.dtype), memory, words)
+        return fusion.attend(state.unsqueeze(2), memory, words, causal=False)
 
     return call
 
@@ -166,20 +172,20 @@ def steps_section(load: Callable[[], Captioner], setting: Setting) -> Section:
         load: gives the full model afresh; it is cut to each number of heads.
     """
     sizes = load().model.config.fusion
-    models = {}
+    captioners = {}
     for visual, text in head_counts(sizes.visual_heads, sizes.text_heads):
-        model = load().model
-        set_budget(model, visual, text)
-        models[f"{visual}+{text}"] = model
+        captioner = load()
+        set_budget(captioner.model, visual, text)
+        captioners[f"{visual}+{text}"] = captioner
     section = Section(f"Fusion layer, one decoding step: one image, {BEAMS} beams, {WORDS} words written, no context")
-    rows: dict[str, dict[str, Any]] = {name: {"heads": name} for name in models}
+    rows: dict[str, dict[str, Any]] = {name: {"heads": name} for name in captioners}
     for regions in REGIONS:
-        setting.say(f"fusion step with {regions} regions, {len(models)} numbers of heads")
-        times = in_turns({name: fusion_step(model, regions=regions) for name, model in models.items()}, setting)
-        first = times[next(iter(models))]
+        setting.say(f"fusion step with {regions} regions, {len(captioners)} numbers of heads")
+        times = in_turns({name: fusion_step(entry, regions=regions) for name, entry in captioners.items()}, setting)
+        first = times[next(iter(captioners))]
         for name, row in rows.items():
             row[f"{regions} regions µs"] = Spread.of([1e6 * value for value in times[name]])
-            row[f"x {next(iter(models))}, {regions}"] = ratio(times[name], first).median
+            row[f"x {next(iter(captioners))}, {regions}"] = ratio(times[name], first).median
     section.rows = list(rows.values())
-    section.notes = [f"x {next(iter(models))}: times that of the first row, for each number of regions."]
+    section.notes = [f"x {next(iter(captioners))}: times that of the first row, for each number of regions."]
     return section

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from data.datamodule import CaptionData
 from data.errors import UserError
+from pipeline.batch.engine import BATCH
 from pipeline.captioner import Captioner
 from pipeline.config import ModelConfig
 from pipeline.heads.plot import Chart, line_charts
@@ -26,7 +27,7 @@ from scripts.bench import described, show
 from scripts.bench_timing import Section, Setting, in_turns, machine, plain
 from scripts.cli import run
 from scripts.heads_laboratory import Laboratory, open_data
-from scripts.heads_latency import WORDS, caption_latency, fusion_step
+from scripts.heads_latency import BEAMS, WORDS, caption_latency, fusion_step
 from scripts.heads_stages import FULL, QUALITY, Pruning, Stage
 
 TIMED_IMAGES = 50
@@ -110,10 +111,12 @@ def report(pruning: Pruning, stages: Sequence[Stage], chosen: Stage, data: Capti
         examples = data.datasets["val"].examples[:TIMED_IMAGES]  # those that could be read
         latency = caption_latency(captioners, examples, progress=progress.update, min_length=WORDS, max_length=WORDS)
     grid = next(iter(captioners.values())).model.backbone.grid
-    calls = {name: fusion_step(entry.model, regions=grid[0] * grid[1]) for name, entry in captioners.items()}
+    regions = grid[0] * grid[1]
+    calls = {name: fusion_step(entry, regions=regions, images=BATCH) for name, entry in captioners.items()}
     steps = in_turns(calls, Setting(5, torch.device("cpu"), False, lambda text: None))
-    section = Section(f"Pruning {pruning.options.model.name}: one image at a time, captions of {WORDS} words")
-    whole = latency[str(len(stages[0]["kept"]))].row()
+    section = Section(f"Pruning {pruning.options.model.name}: captions of {WORDS} words, {BEAMS} beams")
+    full = str(len(stages[0]["kept"]))
+    whole, step = latency[full].row(), median(steps[full])
     for stage, (name, times) in zip(stages, latency.items(), strict=True):
         row = times.row()
         section.rows.append(
@@ -123,9 +126,10 @@ def report(pruning: Pruning, stages: Sequence[Stage], chosen: Stage, data: Capti
                 QUALITY: stage["scores"][QUALITY],
                 FULL: stage["beside"][QUALITY],
                 "of full": f"{pruning.share(stage):.1%}",
-                "step ms": median(1000 * seconds for seconds in steps[name]),
                 "fusion ms": row["fusion ms"],
                 "saved": f"{1 - row['fusion ms'] / whole['fusion ms']:.0%}",
+                "batch ms": 1000 * median(steps[name]),
+                "saved in batches": f"{1 - median(steps[name]) / step:.0%}",
                 "image ms": row["p50 ms"],
                 "saved of all": f"{1 - row['p50 ms'] / whole['p50 ms']:.0%}",
                 "kept": stage is chosen,
@@ -134,8 +138,8 @@ def report(pruning: Pruning, stages: Sequence[Stage], chosen: Stage, data: Capti
     section.notes = [
         f"heads: visual + text. {FULL}: {QUALITY} of the full model, fine-tuned as long; of full: share of it, or of "
         "the full model as it was given where that is better.",
-        f"step: the fusion layer in one decoding step with {grid[0] * grid[1]} regions; fusion: compression and all "
-        f"steps of a caption; image: file to caption. Medians, {len(examples)} validation images.",
+        f"fusion: the layer's compression and all steps of one caption; batch: one step of {BATCH} images with "
+        f"{regions} regions; image: file to caption. Medians, {len(examples)} validation images.",
         f"{described(machine(torch.device('cpu')))}",
     ]
     show(section, Console())
@@ -146,6 +150,7 @@ def report(pruning: Pruning, stages: Sequence[Stage], chosen: Stage, data: Capti
     charts = [
         Chart(f"{QUALITY}, the full model's being 1", "heads", shares, level=1.0, from_zero=False),
         Chart("Fusion layer, ms a caption", "heads", [(heads, row["fusion ms"]) for heads, row in points]),
+        Chart(f"Fusion layer, ms a step of {BATCH}", "heads", [(heads, row["batch ms"]) for heads, row in points]),
         Chart("Image to caption, ms", "heads", [(heads, row["image ms"]) for heads, row in points]),
     ]
     (pruning.folder / "pruning.svg").write_text(line_charts(charts), encoding="utf-8")

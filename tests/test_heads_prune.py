@@ -55,7 +55,7 @@ def test_prune_to_a_number_of_heads(prune: Pruner, capsys: pytest.CaptureFixture
     assert second["removed"] == [weakest]
     assert second["kept"] == [head for head in range(4) if head != weakest]
     assert "Pruned from full (2 visual and 2 text heads)" in (folder / "README.md").read_text()
-    assert (folder / "pruning.svg").read_text().count("<circle") == 9
+    assert (folder / "pruning.svg").read_text().count("<circle") == 12
     shown = capsys.readouterr().out
     assert "2 heads (" in shown
     assert max(len(line) for line in shown.splitlines() if line.startswith(("┃", "│"))) <= 120
