@@ -99,7 +99,10 @@ class Stages:
                 switch = (
                     "model.model.backbone.trainable: all" if part == "backbone" else "model.optim.frozen without it"
                 )
-                raise UserError(f"model.optim.start_epoch names {part}, which is not trained at all. Set {switch}.")
+                raise UserError(
+                    f"model.optim.start_epoch names {part}, which is not trained at all. Set {switch}, or leave it "
+                    "frozen and out of start_epoch (--model.optim.start_epoch {} starts every part at once)."
+                )
 
     def enter(self, epoch: int) -> list[str]:
         """Turn gradients on and off for an epoch; returns the parts that start to learn in it."""

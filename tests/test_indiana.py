@@ -52,7 +52,7 @@ def test_the_target_is_a_setting(folder: Path) -> None:
     assert [example.captions for example in impressions] == [("Normal chest.",), ("Scar <deid>.",)]
     both = read_examples(folder, fields=Fields(report="both", text_style="r2gen"))
     assert both[0].captions == ("clear lungs . no effusion normal chest .",)
-    with pytest.raises(UserError, match=r"fields.report is 'finding'.*findings, impression, both"):
+    with pytest.raises(UserError, match=r"fields.report is 'finding'.*findings, impression, both, case"):
         Fields(report="finding")
 
 

@@ -94,6 +94,22 @@ def test_the_forms_own_words_are_no_caption(tmp_path: Path) -> None:
     assert [example.captions for example in read_examples(tmp_path)] == [(), ("A lesion of the left lobe.",)]
 
 
+def test_what_was_written_about_a_case_as_reference(tmp_path: Path) -> None:
+    long = " ".join(f"word{place}" for place in range(50))
+    case = {"Findings": f"{long}. The liver is normal. See https://example.org/a for more.", "Discussion": "None."}
+    rows = [{"U_id": "MPX1", "Case": case, "Topic": {"Disease Discussion": "It is rare in children."}}]
+    write(tmp_path, "train", [description("a")], {})
+    (tmp_path / "data_train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (example,) = read_examples(tmp_path, fields=Fields(report="case"))
+    words = long.split()
+    assert example.captions == (
+        " ".join(words[:45]) + ".",
+        " ".join(words[45:]) + ". The liver is normal. See for more.",
+        "It is rare in children.",
+    )
+    assert example.context is None
+
+
 def test_mistakes_are_named(tmp_path: Path) -> None:
     write(tmp_path, "train", [description("a", "MPX9")], {"MPX1": CASE})
     with pytest.raises(UserError, match=r"line 1: case MPX9 is not in the file of cases"):

@@ -9,7 +9,7 @@ from data.medical.study import context_of, known, one_of_each_view, report_of
 def test_the_report_that_was_asked_for_and_no_other() -> None:
     sections = {"findings": "Clear.", "impression": " Normal. "}
     assert report_of(sections, "findings") == ("Clear.",)
-    assert report_of(sections, "both") == ("Clear. Normal.",)
+    assert report_of(sections, "both") == report_of(sections, "case") == ("Clear. Normal.",)
     assert report_of({"findings": None, "impression": "Normal."}, "both") == ("Normal.",)
     assert report_of({"findings": "XXXX.", "impression": "Normal."}, "findings") == ()
 

@@ -12,8 +12,10 @@ What is read is what is known *before* anybody looks at the image, or else the m
   axial. A DICOM header says so before anybody looks. ``fields.categories`` chooses which a model may read.
 - labels: ``modality`` (CT or MR), ``plane`` and ``location`` (the body region), for a label head, for sampling and for
   scoring. The location is the case's topic, which is known from the image: it is no input.
-- reference: the image's caption, whatever ``fields.report`` says. The form's own words ("Replace this - DESCRIPTION OF
-  THE IMAGE OR FINDINGS.") are none: 15 training and 6 dev images have no caption.
+- reference: the image's caption. The form's own words ("Replace this - DESCRIPTION OF THE IMAGE OR FINDINGS.") are none:
+  15 training and 6 dev images have no caption. With ``fields.report: case`` it is what was written about the case
+  instead, its findings and discussion and that of its disease, in pieces of some sentences: text to learn the language
+  from before the captions, five times as much.
 """
 
 from __future__ import annotations
@@ -36,6 +38,9 @@ from data.readers.splits import split_in_name
 
 DESCRIPTIONS = "descriptions_*.jsonl"
 PLANES = {"transverse": "axial", "nos - not specified": "", "other view (see caption)": ""}
+PIECE = 45  # words of a piece of a case's text, at most
+_SENTENCE_END = re.compile(r"(?<=[.!?;:])\s+")
+_LINK = re.compile(r"https?://\S+")
 _PLACEHOLDER = re.compile(r"replace this\b", re.IGNORECASE)
 _PROMPT = re.compile(r"^History \(can include[^)]*\):?\s*")  # the form's own words
 
@@ -56,13 +61,17 @@ def read_medpix(path: Path, options: ReadOptions) -> list[Example]:
     for file in files:
         split = file.stem.removeprefix("descriptions_")
         cases = _read_cases(file.with_name(f"data_{split}.jsonl"))
-        examples += [_example(row, cases, images, file, line) for line, row in enumerate(load_rows(file), start=1)]
+        whole = options.fields.report == "case"
+        texts = {name: _case_texts(case) for name, case in cases.items()} if whole else None
+        for line, row in enumerate(load_rows(file), start=1):
+            examples.append(_example(row, cases, texts, images, file, line))
     return examples
 
 
 def _example(
     row: Mapping[str, Any],
     cases: Mapping[str, Mapping[str, Any]],
+    texts: Mapping[str, tuple[str, ...]] | None,
     images: Mapping[str, ImageRef],
     file: Path,
     line: int,
@@ -73,10 +82,9 @@ def _example(
         raise UserError(f"{file}, line {line}: no {error}. Every line has U_id, image and Description.") from None
     if case_id not in cases:
         raise UserError(f"{file}, line {line}: case {case_id} is not in the file of cases (data_*.jsonl) beside it.")
-    case = cases[case_id]
+    case = cases[case_id].get("Case") or {}
     history, caption = known(case.get("History")), clean_text(description.get("Caption"))
-    if caption and _PLACEHOLDER.match(caption):
-        caption = None
+    captions = (caption,) if caption and not _PLACEHOLDER.match(caption) else ()
     plane = (clean_text(description.get("Plane")) or "").lower()
     plane = PLANES.get(plane, plane)
     labels = {
@@ -87,7 +95,7 @@ def _example(
     return Example(
         id=name,
         images=(images.get(name, ImageRef(str(file.with_name(f"{name}.jpg")))),),
-        captions=(caption,) if caption else (),
+        captions=captions if texts is None else texts[case_id],
         context=context_of(history=_PROMPT.sub("", history) if history else None, exam=case.get("Exam")),
         numbers={"age": to_years(description.get("Age")) or None},
         categories={
@@ -104,7 +112,27 @@ def _example(
 def _read_cases(file: Path) -> dict[str, Mapping[str, Any]]:
     if not file.is_file():
         raise UserError(f"{file}: the cases of these descriptions are missing. Put the file beside them.")
-    return {row.get("U_id"): row.get("Case") or {} for row in load_rows(file)}  # type: ignore[misc]
+    return {row.get("U_id"): row for row in load_rows(file)}  # type: ignore[misc]
+
+
+def _case_texts(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Findings, discussion and the disease's discussion of a case, in pieces of whole sentences where they are short."""
+    case, topic = row.get("Case") or {}, row.get("Topic") or {}
+    parts = (case.get("Findings"), case.get("Discussion"), topic.get("Disease Discussion"))
+    return tuple(piece for part in parts if (text := known(part)) for piece in _pieces(_LINK.sub(" ", text)))
+
+
+def _pieces(text: str) -> list[str]:
+    """A text of any length in pieces of at most :data:`PIECE` words, cut between sentences where that is possible."""
+    pieces: list[list[str]] = [[]]
+    for sentence in _SENTENCE_END.split(text):
+        words = sentence.split()
+        for start in range(0, len(words), PIECE):
+            part = words[start : start + PIECE]
+            if len(pieces[-1]) + len(part) > PIECE:
+                pieces.append([])
+            pieces[-1] += part
+    return [" ".join(words) for words in pieces if len(words) > 3]  # shorter ones are headings
 
 
 def _index_images(root: Path) -> dict[str, ImageRef]:

@@ -27,11 +27,11 @@ NOTHING = frozenset(  # of the letters alone: "N/A", "None.", "not available", "
 
 
 def report_of(sections: Mapping[str, str | None], target: str) -> tuple[str, ...]:
-    """The reference: the section that ``target`` names, or for ``both`` findings and then impression, as far as known.
+    """The reference: the section that ``target`` names; for ``both`` and ``case`` findings, then impression, as far as known.
 
     Empty where the report has none: another section is never taken for the one that was asked for.
     """
-    names = ("findings", "impression") if target == "both" else (target,)
+    names = ("findings", "impression") if target in ("both", "case") else (target,)
     texts = [text for name in names if (text := known(sections.get(name)))]
     return (" ".join(texts),) if texts else ()
 

@@ -16,7 +16,7 @@ from data.readers.splits import normalise_split
 IMAGE_COLUMNS = ("file_name", "image", "image_path", "file", "path", "filename")
 CAPTION_COLUMNS = ("captions", "caption", "text", "sentence", "sentences", "report")
 GROUP_COLUMNS = ("patient_id", "subject_id", "case_id")
-REPORT_TARGETS = ("findings", "impression", "both")
+REPORT_TARGETS = ("findings", "impression", "both", "case")
 MISSING = frozenset({"", "n/a", "nan", "null"})  # texts that stand for a missing context, category or number
 
 Row = Mapping[str, Any]
@@ -31,7 +31,8 @@ class Fields:
 
     Attributes:
         group: the patient or case; its examples have to be in one split.
-        report: what the readers of radiology sets take for the reference: ``findings``, ``impression`` or ``both``.
+        report: what the readers of radiology sets take for the reference: ``findings``, ``impression`` or ``both``;
+            ``case`` is everything that was written about the case, which MedPix has more of (``data.medical.medpix``).
         text_style: how texts are cleaned: ``clean``, ``r2gen`` or ``none`` (see ``data.medical.report_text``). None
             cleans the texts of the radiology sets' readers and leaves all others as they are.
     """
