@@ -12,8 +12,8 @@ What is read is what is known *before* anybody looks at the image, or else the m
   axial. A DICOM header says so before anybody looks. ``fields.categories`` chooses which a model may read.
 - labels: ``modality`` (CT or MR), ``plane`` and ``location`` (the body region), for a label head, for sampling and for
   scoring. The location is the case's topic, which is known from the image: it is no input.
-- reference: the image's caption. The form's own words ("Replace this - DESCRIPTION OF THE IMAGE OR FINDINGS.") are none:
-  15 training and 6 dev images have no caption. With ``fields.report: case`` it is what was written about the case
+- reference: the image's caption. The form's own words ("Replace this - DESCRIPTION OF THE IMAGE OR FINDINGS.") are no
+  caption: 15 training and 6 dev images have none. With ``fields.report: case`` it is what was written about the case
   instead, its findings and discussion and that of its disease, in pieces of some sentences: text to learn the language
   from before the captions, five times as much.
 """
@@ -116,7 +116,7 @@ def _read_cases(file: Path) -> dict[str, Mapping[str, Any]]:
 
 
 def _case_texts(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Findings, discussion and the disease's discussion of a case, in pieces of whole sentences where they are short."""
+    """A case's findings, its discussion and its disease's, in pieces."""
     case, topic = row.get("Case") or {}, row.get("Topic") or {}
     parts = (case.get("Findings"), case.get("Discussion"), topic.get("Disease Discussion"))
     return tuple(piece for part in parts if (text := known(part)) for piece in _pieces(_LINK.sub(" ", text)))

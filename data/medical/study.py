@@ -27,7 +27,7 @@ NOTHING = frozenset(  # of the letters alone: "N/A", "None.", "not available", "
 
 
 def report_of(sections: Mapping[str, str | None], target: str) -> tuple[str, ...]:
-    """The reference: the section that ``target`` names; for ``both`` and ``case`` findings, then impression, as far as known.
+    """The reference: the section that ``target`` names, or for ``both`` (and ``case``) findings and then impression.
 
     Empty where the report has none: another section is never taken for the one that was asked for.
     """
