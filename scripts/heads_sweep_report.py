@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -87,12 +88,18 @@ def _groups(name: str, trials: Sequence[Trial]) -> list[tuple[Variant, list[Tria
 
 def _plot(path: Path, studies: Sequence[str], trials: Sequence[Trial]) -> None:
     """CIDEr-D of every seed as a point, and means with their standard deviation, one panel for each study."""
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     shown = [name for name in studies if _groups(name, trials)]
-    figure = Figure(figsize=(4 * len(shown), 3.4), layout="constrained")
-    panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
-    for panel, name in zip(panels, shown, strict=True):
+    columns = min(3, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(3.8 * columns, 3.2 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
+    for panel, name in zip_longest(panels, shown):
+        if name is None:
+            panel.set_axis_off()
+            continue
         groups = _groups(name, trials)
         for place, (_, found) in enumerate(groups):
             values = [trial.scores["CIDEr-D"] for trial in found]
@@ -103,5 +110,8 @@ def _plot(path: Path, studies: Sequence[str], trials: Sequence[Trial]) -> None:
         panel.set_xticks(range(len(groups)), labels, fontsize=8)
         panel.set_title(TITLES[name], fontsize=9)
         panel.grid(axis="y", alpha=0.3)
-    panels[0].set_ylabel("CIDEr-D, validation")
-    figure.savefig(path)
+        panel.tick_params(labelleft=True)
+        if panel.get_subplotspec().is_first_col():
+            panel.set_ylabel("CIDEr-D, validation")
+    with rc_context({"svg.fonttype": "none"}):  # letters stay letters
+        figure.savefig(path)
