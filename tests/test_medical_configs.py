@@ -19,6 +19,7 @@ from pipeline.optim import OptimConfig
 from pipeline.search.config import SearchConfig
 from scripts.train import main as train
 from tests.helpers import real_data
+from tests.test_medpix import CASE, description, write
 from tests.test_mimic import REPORT
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -49,10 +50,11 @@ def test_no_recipe_moves_a_side(path: Path) -> None:
     assert recipe["model_folder"]["notice"]
 
 
-def fit(recipe: str, source: Path, folder: Path, *more: str) -> Captioner:
-    """Train a few steps with a recipe and load what it leaves."""
+def fit(recipes: str, source: Path, folder: Path, *more: str) -> Captioner:
+    """Train a few steps with a recipe, or with several on top of each other, and load what that leaves."""
+    configs = [part for name in recipes.split() for part in ("--config", str(CONFIGS / f"{name}.yaml"))]
     given = [f"--data.train={source}", f"--data.cache_dir={folder / 'cache'}", f"--trainer.default_root_dir={folder}"]
-    assert train(["fit", "--config", str(CONFIGS / f"{recipe}.yaml"), *SMALLER.split(), *given, *more]) == 0
+    assert train(["fit", *configs, *SMALLER.split(), *given, *more]) == 0
     return Captioner.from_pretrained(folder / "model")
 
 
@@ -107,6 +109,23 @@ def test_mimic_cxr_trains_from_another_models_folder(tmp_path: Path) -> None:
     captioner = fit("mimic_cxr", mimic(tmp_path / "data"), tmp_path / "run", start, "--trainer.max_epochs=3")
     assert captioner.model.config.backbone.trainable == "all"
     assert {"effusion", "indication"} <= set(captioner.tokenizer.vocab)
+
+
+def test_medpix_learns_the_language_first(tmp_path: Path) -> None:
+    kinds = ({"Type": "CT", "Location Category": "Head"}, {"Type": "MR", "Location Category": "Spine"})
+    for split, count in (("train", 10), ("dev", 2)):
+        names = [f"{split}{place}" for place in range(count)]
+        planes = ("Axial", "Sagittal")
+        rows = [description(name, name, Plane=planes[n % 2]) | kinds[n % 2] for n, name in enumerate(names)]
+        cases = {name: CASE | {"Findings": f"An anechoic cyst is seen. It is {name}."} for name in names}
+        write(tmp_path, split, rows, cases)
+    first = fit("medpix medpix_text", tmp_path, tmp_path / "text")
+    assert first.model.context is None
+    assert "anechoic" in first.tokenizer.vocab
+    assert "lesion" not in first.tokenizer.vocab
+    second = fit("medpix", tmp_path, tmp_path / "run", f"--model.start_from={tmp_path / 'text' / 'model'}")
+    assert second.model.context is not None
+    assert {"anechoic", "lesion", "history"} <= set(second.tokenizer.vocab)
 
 
 def test_real_indiana_reports_with_stand_in_images(tmp_path: Path) -> None:
