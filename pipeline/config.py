@@ -105,6 +105,7 @@ class ModelConfig:
     Attributes:
         max_views: the largest number of images of one example.
         sees_image: False trains on zeros in place of every region: what context alone can do, to compare with.
+        reads_labels: the decoder is told the classes that the label head predicts, as it is told the mean region.
     """
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -113,6 +114,7 @@ class ModelConfig:
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     max_views: int = 1
     sees_image: bool = True
+    reads_labels: bool = False
 
     def __post_init__(self) -> None:
         fusion, decoder = self.fusion, self.decoder

@@ -1,5 +1,7 @@
 """A second task on the image: classes such as modality, plane or normal, predicted beside the caption.
 
+The decoder may be told what is predicted: ``ModelConfig.reads_labels``.
+
 Dimension letters: B examples, C channels of the regions.
 """
 
@@ -34,6 +36,16 @@ class LabelHead(nn.Module):
         """Mean regions (B, C) to logits (B, number of classes) of each label."""
         hidden = self.dropout(self.norm(pooled))
         return {name: head(hidden) for name, head in zip(self.classes, self.heads, strict=True)}
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of all labels together, L."""
+        return sum(map(len, self.classes.values()))
+
+    @torch.no_grad()
+    def probabilities(self, pooled: Tensor) -> Tensor:
+        """Mean regions (B, C) to the probabilities of all classes of all labels, (B, L), without gradients."""
+        return torch.cat([logits.float().softmax(-1).to(pooled.dtype) for logits in self(pooled).values()], -1)
 
     def loss(self, pooled: Tensor, labels: Sequence[Mapping[str, str]]) -> Tensor:
         """Mean over the labels of the cross-entropy; missing values are left out. Zero where none is known."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from data.context import ContextBatch, ContextFields
+from data.errors import UserError
 from pipeline.backbone import Backbone
 from pipeline.config import ModelConfig
 from pipeline.context import ContextEncoder
@@ -72,6 +73,14 @@ class CaptionModel(nn.Module):
         self.dropout = nn.Dropout(config.decoder.dropout)
         channels = self.backbone.num_channels
         self.labels = LabelHead(channels, labels, dropout=config.decoder.dropout) if labels else None
+        self.summarise_labels = None
+        if config.reads_labels:
+            if self.labels is None:
+                raise UserError(
+                    "model.model.reads_labels is true, and there is no label head to read: name labels in "
+                    "data.fields.labels and set model.optim.label_weight above 0, or leave reads_labels out."
+                )
+            self.summarise_labels = nn.Linear(self.labels.num_classes, embed_dim)
 
     def encode(
         self,
@@ -106,6 +115,8 @@ class CaptionModel(nn.Module):
             region_mask = view_mask.repeat_interleave(regions.shape[1] // view_mask.shape[1], 1)
         pooled = _mean(regions, region_mask)
         summary = self.summarise_image(pooled)
+        if self.labels is not None and self.summarise_labels is not None:
+            summary = summary + self.summarise_labels(self.labels.probabilities(pooled))
         fusion = self.decoder.fusion
         visual = fusion.compress_regions(regions, self.backbone.grid)
         if self.context is not None:

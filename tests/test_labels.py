@@ -69,6 +69,26 @@ def test_labels_are_printed_with_captions_and_kept_in_the_folder(tmp_path: Path)
     assert plain.caption([image])[0].labels == {}
 
 
+def test_the_decoder_is_told_what_the_head_predicts() -> None:
+    torch.manual_seed(0)
+    size = len(tiny_tokenizer())
+    model = CaptionModel(tiny_config(reads_labels=True), vocab_size=size, labels=CLASSES).eval()
+    assert model.labels is not None
+    images = torch.rand(2, 1, 3, 64, 64)
+    before = model.encode(images=images)
+    assert before.pooled is not None
+    shares = model.labels.probabilities(before.pooled)
+    assert shares.shape == (2, 5)
+    assert torch.allclose(shares.sum(1), torch.tensor(2.0))
+    before.summary.sum().backward()
+    assert model.labels.heads[1].weight.grad is None  # captions do not bend what is predicted
+    with torch.no_grad():
+        model.labels.heads[1].bias[2] += 10
+    assert not torch.allclose(model.encode(images=images).summary, before.summary)
+    with pytest.raises(UserError, match=r"reads_labels is true, and there is no label head.*data\.fields\.labels"):
+        CaptionModel(tiny_config(reads_labels=True), vocab_size=size)
+
+
 def test_a_model_that_sees_no_image_writes_the_same_for_all() -> None:
     torch.manual_seed(0)
     blind = tiny_captioner(sees_image=False)
