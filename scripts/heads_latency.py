@@ -147,13 +147,10 @@ def fusion_step(captioner: Captioner, *, regions: int, images: int = 1) -> Calla
     state = torch.randn(images, BEAMS, hidden, device=device)
     words = torch.randn(images, BEAMS, WORDS, size, device=device)
 
-    @torch.inference_mode()
-    def call() -> object:
-        if isinstance(decoder, FoldedDecoder):
-            return decoder.fuse(state.to(decoder.dtype), memory, words)
-        return fusion.attend(state.unsqueeze(2), memory, words, causal=False)
-
-    return call
+    if isinstance(decoder, FoldedDecoder):
+        asking = state.to(decoder.dtype)
+        return torch.inference_mode()(lambda: decoder.fuse(asking, memory, words))
+    return torch.inference_mode()(lambda: fusion.attend(state.unsqueeze(2), memory, words, causal=False))
 
 
 def head_counts(visual: int, text: int) -> list[tuple[int, int]]:
