@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test lint typing clean
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -13,14 +13,19 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 demo: install
-	$(BIN)/python scripts/demo.py
+	$(BIN)/latentcap demo
 
 test: install
 	$(BIN)/python -m pytest
 
-lint: install
+typing:  # the folders under the names that they are imported by, for type checkers and the import rules
+	@rm -rf build/typing && mkdir -p build/typing/latentcap
+	@ln -s $(CURDIR)/pipeline/* $(CURDIR)/data build/typing/latentcap/
+
+lint: install typing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	PYTHONPATH=build/typing $(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 
 clean:

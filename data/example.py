@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from PIL import Image, ImageOps
 
-from data.medical.dicom import decode_dicom, is_dicom
+from latentcap.data.dicom import decode_dicom, is_dicom
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from data.errors import UserError
+from latentcap.data.errors import UserError
 
 
 def iter_jsonl(path: Path) -> Iterator[dict[str, Any]]:

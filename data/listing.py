@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data.errors import UserError
-from data.example import ImageRef
-from data.readers.paths import IMAGE_SUFFIXES, existing, expand_sources, shorten
+from latentcap.data.errors import UserError
+from latentcap.data.example import ImageRef
+from latentcap.data.readers.paths import IMAGE_SUFFIXES, existing, expand_sources, shorten
 
 SUFFIXES = IMAGE_SUFFIXES | {
     *(".apng", ".avif", ".dib", ".ico", ".j2k", ".jfif", ".jp2", ".jpe", ".jpx"),

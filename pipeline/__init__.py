@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.captioner import Caption, Captioner
+    from latentcap.captioner import Caption, Captioner
 
 __all__ = ["Caption", "Captioner"]
 
@@ -13,7 +13,7 @@ __all__ = ["Caption", "Captioner"]
 def __getattr__(name: str) -> Any:
     """Import the captioner, and torch with it, when it is first asked for: metrics and galleries need neither."""
     if name in __all__:
-        from pipeline import captioner
+        from latentcap import captioner
 
         return getattr(captioner, name)
     raise AttributeError(f"module 'pipeline' has no attribute '{name}'")

@@ -17,23 +17,23 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from data.context import ContextBatch, ContextCollator, ContextFields, load_context_tokenizer
-from data.errors import UserError
-from data.example import ImageRef, to_rgb
-from data.tokenizer import CaptionTokenizer
-from data.transforms import ImageConfig, fit_image, normalise
-from pipeline.backbone import Backbone
-from pipeline.config import ModelConfig
-from pipeline.decoder import Decoder
-from pipeline.folded_decoder import FoldedDecoder, fold_decoder
-from pipeline.folding import inference_copy
-from pipeline.fusion import Memory
-from pipeline.model import CaptionModel
-from pipeline.model_folder import FORMAT_VERSION, load_state, read_config, read_tensors
-from pipeline.search.captions import search_captions
-from pipeline.search.config import SearchConfig
-from pipeline.search.generation import Hypothesis
-from pipeline.search.wording import resolve, word_probabilities
+from latentcap.config import ModelConfig
+from latentcap.data.batches.context import ContextBatch, ContextCollator, ContextFields, load_context_tokenizer
+from latentcap.data.batches.tokenizer import CaptionTokenizer
+from latentcap.data.batches.transforms import ImageConfig, fit_image, normalise
+from latentcap.data.errors import UserError
+from latentcap.data.example import ImageRef, to_rgb
+from latentcap.inference.folded_backbone import inference_copy
+from latentcap.inference.folded_decoder import FoldedDecoder, fold_decoder
+from latentcap.model.backbone import Backbone
+from latentcap.model.caption_model import CaptionModel
+from latentcap.model.decoder import Decoder
+from latentcap.model.fusion import Memory
+from latentcap.model_folder import FORMAT_VERSION, load_state, read_config, read_tensors
+from latentcap.search.captions import search_captions
+from latentcap.search.config import SearchConfig
+from latentcap.search.generation import Hypothesis
+from latentcap.search.wording import resolve, word_probabilities
 
 CPU_BATCH = 8  # images that a CPU takes through the CNN at once: more do not stay in its cache
 CONTEXT_ENCODER = "context_encoder"  # sub-folder with the config and tokenizer of a transformers encoder
@@ -149,7 +149,7 @@ class Captioner:
         )
         load_state(model, read_tensors(folder / "model.safetensors"), folder)
         if heads is not None:
-            from pipeline.heads.prune import parse_budget, set_budget
+            from latentcap.model.prune import parse_budget, set_budget
 
             set_budget(model, *parse_budget(heads))
         captioner = cls(

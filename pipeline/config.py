@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
-from data.errors import UserError, did_you_mean
+from latentcap.data.errors import UserError, did_you_mean
 
 RouteBy: TypeAlias = Literal["example", "query"]
 Balance: TypeAlias = Literal["bias", "loss"]

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from data.errors import UserError
+from latentcap.data.errors import UserError
 
 FORMAT_VERSION = 1
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
@@ -19,7 +19,7 @@ FILES = ("config.json", "model.safetensors", "tokenizer.json")
 def read_config(folder: Path) -> dict[str, Any]:
     """The ``config.json`` of a model folder. Raises UserError where the folder is not whole or not ours."""
     if not folder.is_dir():
-        raise UserError(f"model folder '{folder}' does not exist. Train one with scripts/train.py, or give its path.")
+        raise UserError(f"model folder '{folder}' does not exist. Train one with latentcap train, or give its path.")
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise UserError(f"model folder '{folder}' lacks {', '.join(missing)}: it must hold {', '.join(FILES)}.")

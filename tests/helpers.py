@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.context import ContextFields
-from data.tokenizer import CaptionTokenizer
-from data.transforms import ImageConfig
-from pipeline.captioner import Captioner
-from pipeline.config import BackboneConfig, ContextConfig, DecoderConfig, FusionConfig, ModelConfig
-from pipeline.model import CaptionModel
+from latentcap.captioner import Captioner
+from latentcap.config import BackboneConfig, ContextConfig, DecoderConfig, FusionConfig, ModelConfig
+from latentcap.data.batches.context import ContextFields
+from latentcap.data.batches.tokenizer import CaptionTokenizer
+from latentcap.data.batches.transforms import ImageConfig
+from latentcap.model.caption_model import CaptionModel
 
 WORDS = "a red green blue circle square star left right of the on and large small two three"
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.search.config import SearchConfig
-from pipeline.search.generation import Hypothesis, search
+from latentcap.search.config import SearchConfig
+from latentcap.search.generation import Hypothesis, search
 
 BOS, EOS, VOCAB = 0, 1, 5
 

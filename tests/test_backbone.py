@@ -9,10 +9,10 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from data.errors import UserError
-from pipeline.backbone import Backbone, packaged_weights
-from pipeline.config import BackboneConfig
-from pipeline.parts import take_apart
+from latentcap.config import BackboneConfig
+from latentcap.data.errors import UserError
+from latentcap.model.backbone import Backbone, packaged_weights
+from latentcap.model.split_backbone import take_apart
 
 TINY = "test_efficientnet"
 
@@ -39,7 +39,7 @@ def test_an_earlier_stage_is_finer() -> None:
 def test_packaged_weights_are_imagenets() -> None:
     """The real network tells a plain picture's features apart from another's; random weights fit by shape only."""
     net = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    from pipeline.backbone import load_weights_into
+    from latentcap.model.backbone import load_weights_into
 
     load_weights_into(net, BackboneConfig())
     assert float(net.get_parameter("conv_stem.weight").detach().abs().max()) > 0.5

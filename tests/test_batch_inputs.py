@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data.errors import UserError
-from pipeline.batch.inputs import Input, Inputs
-from pipeline.batch.shards import Shard, choose_shard
-from pipeline.batch.tables import Columns
+from latentcap.batch.inputs import Input, Inputs
+from latentcap.batch.shards import Shard, choose_shard
+from latentcap.batch.tables import Columns
+from latentcap.data.errors import UserError
 
 
 def picture(path: Path) -> Path:

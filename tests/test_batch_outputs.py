@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from data.errors import UserError
-from data.example import ImageRef
-from data.readers import read_examples
-from pipeline.batch.inputs import Input, Inputs
-from pipeline.batch.journal import Journal, Record
-from pipeline.batch.merge import merge
-from pipeline.batch.outputs import Output, choose_format, make_output
-from pipeline.batch.outputs.base import merge_text
-from pipeline.batch.run_folder import RunFolder
+from latentcap.batch.inputs import Input, Inputs
+from latentcap.batch.journal import Journal, Record
+from latentcap.batch.merge import merge
+from latentcap.batch.outputs import Output, choose_format, make_output
+from latentcap.batch.outputs.base import merge_text
+from latentcap.batch.run_folder import RunFolder
+from latentcap.data.errors import UserError
+from latentcap.data.example import ImageRef
+from latentcap.data.readers import read_examples
 
 RECORDS: list[Record] = [
     {

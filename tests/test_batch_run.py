@@ -18,13 +18,13 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from data.errors import UserError
-from pipeline.batch.inputs import Input, Inputs
-from pipeline.batch.journal import Journal, Record, digest
-from pipeline.batch.outputs import make_output
-from pipeline.batch.pool import Block
-from pipeline.batch.run import Run, Summary, block_sizes
-from pipeline.batch.run_folder import RunFolder
+from latentcap.batch.inputs import Input, Inputs
+from latentcap.batch.journal import Journal, Record, digest
+from latentcap.batch.outputs import make_output
+from latentcap.batch.pool import Block
+from latentcap.batch.run import Run, Summary, block_sizes
+from latentcap.batch.run_folder import RunFolder
+from latentcap.data.errors import UserError
 
 BLOCK, IMAGES = 4, 30
 FORMATS = ("jsonl", "csv", "parquet", "parts", "txt", "webdataset")
@@ -53,7 +53,7 @@ def pool(blocks: Iterator[Block]) -> Iterator[list[Record]]:
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.batch.outputs.parts.PER_PART", 8)
+    monkeypatch.setattr("latentcap.batch.outputs.parts.PER_PART", 8)
 
 
 def plain_pool(blocks: Iterator[Block]) -> Iterator[list[Record]]:

@@ -12,12 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from data.context import ContextFields
-from data.errors import UserError
-from data.example import ImageRef
-from pipeline.batch.inputs import Input, Inputs
-from pipeline.batch.worker import Worker, WorkerSettings
-from pipeline.captioner import Captioner
+from latentcap.batch.inputs import Input, Inputs
+from latentcap.batch.worker import Worker, WorkerSettings
+from latentcap.captioner import Captioner
+from latentcap.data.batches.context import ContextFields
+from latentcap.data.errors import UserError
+from latentcap.data.example import ImageRef
 from tests.helpers import tiny_captioner
 
 RED = Image.new("RGB", (40, 30), "red")

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.errors import UserError
-from scripts import bench_training
-from scripts.bench import main
-from scripts.bench_captioning import pictures
-from scripts.bench_fusion import TINY, Ours
-from scripts.bench_precision import Task
-from scripts.bench_timing import Setting, Spread, in_turns, native_bfloat16, number, ratio, shown
-from scripts.bench_uncompressed import FullAttention
+from latentcap.bench import training as bench_training
+from latentcap.bench.captioning import pictures
+from latentcap.bench.fusion import TINY, Ours
+from latentcap.bench.precision import Task
+from latentcap.bench.timing import Setting, Spread, in_turns, native_bfloat16, number, ratio, shown
+from latentcap.bench.uncompressed import FullAttention
+from latentcap.cli.bench import main
+from latentcap.data.errors import UserError
 from tests.helpers import tiny_captioner
 
 CPU = torch.device("cpu")
@@ -132,7 +132,7 @@ def test_the_uncompressed_layer_is_attention_with_the_same_heads() -> None:
 
 
 def test_bytes_cached_are_a_sixteenth_at_the_real_sizes() -> None:
-    from scripts.bench_fusion import Sizes, Standard
+    from latentcap.bench.fusion import Sizes, Standard
 
     sizes, regions = Sizes(), torch.randn(1, 2, 1280)
     ours, standard = Ours(sizes, with_context=False), Standard(sizes, with_context=False)

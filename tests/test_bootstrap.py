@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.metrics.bleu import bleu
-from pipeline.metrics.bootstrap import difference, draw, interval, mean_counts, text_counts
-from pipeline.metrics.cider import CiderScorer
-from pipeline.metrics.meteor import meteor_exact
-from pipeline.metrics.scores import caption_scores
+from latentcap.evaluation.bootstrap import difference, draw, interval, mean_counts, text_counts
+from latentcap.metrics.bleu import bleu
+from latentcap.metrics.cider import CiderScorer
+from latentcap.metrics.meteor import meteor_exact
+from latentcap.metrics.scores import caption_scores
 
 WORDS = ["no", "acute", "disease", "the", "heart", "is", "normal", "lungs", "are", "clear", "left", "effusion"]
 

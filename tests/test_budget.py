@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from data.errors import UserError
-from pipeline.config import FusionConfig
-from pipeline.heads.budget import RandomHeadBudget
-from pipeline.module import CaptionModule
+from latentcap.config import FusionConfig
+from latentcap.data.errors import UserError
+from latentcap.training.module import CaptionModule
+from latentcap.training.nested_heads import RandomHeadBudget
 from tests.helpers import tiny_captioner, tiny_config
 from tests.test_train import Runner, scenes, train, weights
 
 __all__ = ["scenes", "train"]  # fixtures
-CLASS = "pipeline.heads.budget.RandomHeadBudget"
+CLASS = "latentcap.training.nested_heads.RandomHeadBudget"
 HEADS = FusionConfig(visual_heads=3, text_heads=2, head_dim=8, latent_dim=8)
 
 

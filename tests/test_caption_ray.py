@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from data.errors import UserError
-from pipeline.batch.journal import Record
-from pipeline.batch.pool import Block
-from pipeline.batch.worker import WorkerSettings
-from scripts import caption, caption_ray
+from latentcap.batch.journal import Record
+from latentcap.batch.pool import Block
+from latentcap.batch.worker import WorkerSettings
+from latentcap.cli import caption, caption_ray
+from latentcap.data.errors import UserError
 from tests.helpers import tiny_captioner
 
 pq = pytest.importorskip("pyarrow.parquet")
@@ -90,7 +90,7 @@ def test_it_gives_what_one_machine_gives(
             asked.extend(item.name for item in block)
             yield [{"file": item.name, "caption": "now", "score": 0.0, "confidence": 0.0} for item in block]
 
-    monkeypatch.setattr("pipeline.batch.ray_engine.RayEngine.map", mended)
+    monkeypatch.setattr("latentcap.batch.ray_engine.RayEngine.map", mended)
     assert caption_ray.main([*given, "--output", "many"]) == 0
     assert asked == names[10:]
     assert [row["file"] for row in rows(tmp_path / "many")] == names
@@ -104,7 +104,7 @@ def test_killed_it_goes_on_and_has_every_row_once(ray: Any, model: Path, tmp_pat
         os.link(photos / "000.png", photos / f"{index:03}.png")
     given = command(photos, "--model", model, "--output", tmp_path / "out", "--quiet")
     address = ray.get_runtime_context().gcs_address
-    program = [sys.executable, "-m", "scripts.caption_ray", *given, "--address", address]
+    program = [sys.executable, "-m", "latentcap.cli.caption_ray", *given, "--address", address]
     journal = tmp_path / "out.run" / "captions.jsonl"
     driver = subprocess.Popen(program)
     try:
@@ -122,8 +122,8 @@ def test_killed_it_goes_on_and_has_every_row_once(ray: Any, model: Path, tmp_pat
 
 
 def test_a_model_that_actors_cannot_load_is_told(ray: Any, model: Path, tmp_path: Path) -> None:
-    from pipeline.batch.inputs import Input
-    from pipeline.batch.ray_engine import RayEngine
+    from latentcap.batch.inputs import Input
+    from latentcap.batch.ray_engine import RayEngine
 
     folder = tmp_path / "model"
     shutil.copytree(model, folder)
@@ -134,7 +134,7 @@ def test_a_model_that_actors_cannot_load_is_told(ray: Any, model: Path, tmp_path
 
 
 def test_what_the_cluster_does_not_have_is_told(ray: Any, model: Path) -> None:
-    from pipeline.batch.ray_engine import RayEngine
+    from latentcap.batch.ray_engine import RayEngine
 
     with pytest.raises(UserError, match="no node of the cluster has 64 cores"):
         RayEngine(WorkerSettings(str(model)), {}, cpus=64)

@@ -15,10 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
-from data.errors import UserError
-from pipeline.captioner import Captioner
-from pipeline.config import ContextConfig
-from scripts.caption import main
+from latentcap.captioner import Captioner
+from latentcap.cli.caption import main
+from latentcap.config import ContextConfig
+from latentcap.data.errors import UserError
 from tests.helpers import real_data, tiny_captioner
 
 COLOURS = ("red", "green", "blue", "white", "black")
@@ -224,7 +224,7 @@ def test_a_device_that_is_not_there(caption: Program, photos: Path) -> None:
 
 def test_neither_lightning_nor_transformers_is_imported(caption: Program, photos: Path) -> None:
     code = (
-        "import sys; from scripts.caption import main; main(sys.argv[1:]); "
+        "import sys; from latentcap.cli.caption import main; main(sys.argv[1:]); "
         "print(*(m for m in ('lightning', 'transformers', 'datasets', 'pandas') if m in sys.modules))"
     )
     given = [photos / "red.png", "--model", caption.model, "--output", caption.output]

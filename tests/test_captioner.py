@@ -13,10 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from data.context import ContextFields
-from data.errors import UserError
-from pipeline.captioner import Caption, Captioner
-from pipeline.config import ContextConfig
+from latentcap.captioner import Caption, Captioner
+from latentcap.config import ContextConfig
+from latentcap.data.batches.context import ContextFields
+from latentcap.data.errors import UserError
 from tests.helpers import tiny_captioner
 
 
@@ -218,6 +218,6 @@ def test_a_pickle_is_never_opened(folder: Path) -> None:
 
 
 def test_start_up_imports_neither_lightning_nor_transformers() -> None:
-    code = "import sys; from pipeline import Captioner; print({'lightning', 'transformers'} & set(sys.modules))"
+    code = "import sys; from latentcap import Captioner; print({'lightning', 'transformers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.captioner import Captioner
-from pipeline.card import model_card
-from scripts.search_options import OPTIONS
+from latentcap.captioner import Captioner
+from latentcap.cli.search_options import OPTIONS
+from latentcap.training.card import model_card
 from tests.helpers import tiny_captioner
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data.check import check_examples, split_words
-from data.errors import UserError
-from data.example import Example, ImageRef
-from scripts.prepare import main
+from latentcap.cli.prepare import main
+from latentcap.data.check.examples import check_examples, split_words
+from latentcap.data.errors import UserError
+from latentcap.data.example import Example, ImageRef
 
 ROOT = Path(__file__).parents[1]
 
@@ -128,7 +128,7 @@ def test_program_takes_the_names_of_columns(tmp_path: Path, capsys: pytest.Captu
 
 def test_program_exit_codes_and_messages(tmp_path: Path) -> None:
     def program(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "scripts/prepare.py", "check", *arguments]
+        command = [sys.executable, "-m", "latentcap.cli.main", "prepare", "check", *arguments]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
     (tmp_path / "t.csv").write_text("image,caption\nnowhere.jpg,a dog\n")

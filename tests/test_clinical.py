@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from pipeline.metrics.bootstrap import draw, interval
-from pipeline.metrics.clinical import chexpert_agreement, imaging_agreement
-from pipeline.metrics.imaging_terms import imaging_terms
+from latentcap.evaluation.bootstrap import draw, interval
+from latentcap.metrics.clinical.imaging_terms import imaging_terms
+from latentcap.metrics.clinical.scores import chexpert_agreement, imaging_agreement
 from tests.helpers import real_data
 
 GIVEN = ["Cardiomegaly. No effusion.", "The lungs are clear.", "Possible pneumonia."]

@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from data.context import ContextFields
-from data.errors import UserError
-from data.example import Example, ImageRef
-from pipeline.baselines import ablations, another, nearest
-from pipeline.metrics.comparison import compare
-from scripts.evaluate import main
-from scripts.evaluate_seeds import main as seeds
+from latentcap.cli.evaluate import main
+from latentcap.cli.evaluate_seeds import main as seeds
+from latentcap.data.batches.context import ContextFields
+from latentcap.data.errors import UserError
+from latentcap.data.example import Example, ImageRef
+from latentcap.evaluation.baselines import ablations, another, nearest
+from latentcap.evaluation.comparison import compare
 from tests.helpers import tiny_captioner
 
 RIGHT = [f"a red circle number {n}" for n in range(30)]
@@ -78,7 +78,7 @@ def dataset(tmp_path: Path) -> Path:
 def test_the_program_with_a_model_prints_all_baselines(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.metrics.coco.why_unavailable", lambda: "not installed")
+    monkeypatch.setattr("latentcap.metrics.coco.why_unavailable", lambda: "not installed")
     tiny_captioner().save(tmp_path / "model")
     blind = tiny_captioner(sees_image=False)
     blind.save(tmp_path / "blind")

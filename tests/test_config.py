@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from data.errors import UserError
-from pipeline.config import DecoderConfig, FusionConfig, ModelConfig
+from latentcap.config import DecoderConfig, FusionConfig, ModelConfig
+from latentcap.data.errors import UserError
 
 
 def test_defaults_follow_the_field_note() -> None:

@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from data.context import ContextCollator, ContextFields, load_context_tokenizer
-from data.errors import UserError
-from data.example import Example
-from data.transforms import ImageConfig
-from pipeline.captioner import Captioner
-from pipeline.config import ContextConfig
-from pipeline.model import CaptionModel
+from latentcap.captioner import Captioner
+from latentcap.config import ContextConfig
+from latentcap.data.batches.context import ContextCollator, ContextFields, load_context_tokenizer
+from latentcap.data.batches.transforms import ImageConfig
+from latentcap.data.errors import UserError
+from latentcap.data.example import Example
+from latentcap.model.caption_model import CaptionModel
 from tests.helpers import tiny_config, tiny_tokenizer
 
 EXAMPLES = [

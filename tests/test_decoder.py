@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from data.context import ContextBatch, ContextFields
-from pipeline.config import ContextConfig, FusionConfig
-from pipeline.fusion import Memory
-from pipeline.model import CaptionModel
+from latentcap.config import ContextConfig, FusionConfig
+from latentcap.data.batches.context import ContextBatch, ContextFields
+from latentcap.model.caption_model import CaptionModel
+from latentcap.model.fusion import Memory
 from tests.helpers import tiny_config
 
 VOCAB = 23

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from data.errors import UserError
-from scripts import demo
+from latentcap.cli import demo
+from latentcap.data.errors import UserError
 
 
 def scene(number: int, split: str, captions: list[str], **more: object) -> demo.Scene:
@@ -77,7 +77,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 def test_interrupted_and_gone_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from pipeline.module import CaptionModule
+    from latentcap.training.module import CaptionModule
 
     folder, original, steps = tmp_path / "demo", CaptionModule.training_step, []
 
@@ -101,4 +101,4 @@ def test_interrupted_and_gone_on_with(
     assert set(scores["all test scenes"][demo.MODEL]) == {"BLEU-4", "ROUGE-L", "CIDEr-D"}
     assert not (folder / "unfinished.json").exists()
     for command in demo.next_commands(folder):
-        assert "scripts/" in command
+        assert "latentcap" in command

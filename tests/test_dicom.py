@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.errors import UserError
-from data.example import ImageRef
-from data.listing import iter_images
-from data.medical.dicom import decode_dicom, is_dicom
-from data.transforms import ImageConfig, load_image
-from scripts.caption import main as caption
-from scripts.evaluate import main as evaluate
-from scripts.explain import main as explain
-from scripts.prepare import main as prepare
+from latentcap.cli.caption import main as caption
+from latentcap.cli.evaluate import main as evaluate
+from latentcap.cli.explain import main as explain
+from latentcap.cli.prepare import main as prepare
+from latentcap.data.batches.transforms import ImageConfig, load_image
+from latentcap.data.dicom import decode_dicom, is_dicom
+from latentcap.data.errors import UserError
+from latentcap.data.example import ImageRef
+from latentcap.data.listing import iter_images
 from tests.helpers import tiny_captioner
 from tests.test_medical_configs import fit, mimic
 
@@ -224,9 +224,9 @@ def test_headers_are_not_copied_into_tars(tmp_path: Path, name: str) -> None:
 def test_the_feature_cache_holds_no_identifier(tmp_path: Path) -> None:
     import torch
 
-    from data.feature_cache import FeatureCache
-    from data.feature_extraction import extract
-    from data.transforms import decode_for, eval_transform
+    from latentcap.data.batches.transforms import decode_for, eval_transform
+    from latentcap.data.cache.extract import extract
+    from latentcap.data.cache.store import FeatureCache
 
     config = ImageConfig(size=(8, 8))
     refs = [ImageRef("a", data=make(RAMP, BitsStored=12))]

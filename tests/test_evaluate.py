@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from data.errors import UserError
-from data.example import Example, ImageRef
-from pipeline.metrics.matching import Caption, match, read_captions
-from pipeline.metrics.report import evaluate
-from scripts.evaluate import main
+from latentcap.cli.evaluate import main
+from latentcap.data.errors import UserError
+from latentcap.data.example import Example, ImageRef
+from latentcap.evaluation.predictions import Caption, match, read_captions
+from latentcap.evaluation.report import evaluate
 
 
 def example(
@@ -123,7 +123,7 @@ def test_images_that_could_not_be_read_are_left_out(tmp_path: Path) -> None:
 @pytest.fixture
 def no_java(monkeypatch: pytest.MonkeyPatch) -> None:
     """As without the extra: the tests of the metrics run the Java programs."""
-    for module in ("pipeline.metrics.coco", "scripts.evaluate"):
+    for module in ("latentcap.metrics.coco", "latentcap.cli.evaluate"):
         monkeypatch.setattr(f"{module}.why_unavailable", lambda: "not installed")
 
 

@@ -14,15 +14,15 @@ import pytest
 import torch
 from PIL import Image
 
-from data.context import ContextFields
-from data.errors import UserError
-from data.transforms import ImageConfig
-from pipeline.captioner import Caption, Captioner
-from pipeline.config import FusionConfig
-from pipeline.explain import bertviz_arguments, caption_record, context_names, write_page
-from pipeline.explain.record import as_seen, packed
-from pipeline.explain.viridis import hex_colour
-from scripts.explain import main
+from latentcap.captioner import Caption, Captioner
+from latentcap.cli.explain import main
+from latentcap.config import FusionConfig
+from latentcap.data.batches.context import ContextFields
+from latentcap.data.batches.transforms import ImageConfig
+from latentcap.data.errors import UserError
+from latentcap.pages.explain import bertviz_arguments, caption_record, context_names, write_page
+from latentcap.pages.explain.record import as_seen, packed
+from latentcap.pages.viridis import hex_colour
 from tests.helpers import tiny_captioner
 
 CONTEXT = "the large red circle"

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 import torch
 
-from data import feature_cache
-from data.errors import UserError
-from data.example import ImageRef
-from data.feature_cache import FeatureCache, entry_key
+from latentcap.data.cache import store as feature_cache
+from latentcap.data.cache.store import FeatureCache, entry_key
+from latentcap.data.errors import UserError
+from latentcap.data.example import ImageRef
 
 SHAPE = (3, 4)
 fork = multiprocessing.get_context("fork")

@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data.example import ImageRef
-from data.feature_cache import FeatureCache, entry_key
-from data.feature_extraction import ExtractReport, extract
-from data.transforms import Augmentation, ImageConfig, decode_for, eval_transform, train_transform
+from latentcap.data.batches.transforms import Augmentation, ImageConfig, decode_for, eval_transform, train_transform
+from latentcap.data.cache.extract import ExtractReport, extract
+from latentcap.data.cache.store import FeatureCache, entry_key
+from latentcap.data.example import ImageRef
 
 CONFIG = ImageConfig(size=(16, 16))
 SHAPE = (4, 3)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data.files import written_whole
+from latentcap.data.files import written_whole
 
 
 def test_a_file_takes_its_place_at_the_end(tmp_path: Path) -> None:

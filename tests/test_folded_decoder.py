@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from data.context import ContextBatch
-from pipeline import folded_decoder
-from pipeline.config import ContextConfig, DecoderConfig, FusionConfig
-from pipeline.decoder import Decoder
-from pipeline.folded_decoder import WIDTH, FoldedDecoder, fold_decoder
-from pipeline.fusion import Memory
-from pipeline.model import CaptionModel
+from latentcap.config import ContextConfig, DecoderConfig, FusionConfig
+from latentcap.data.batches.context import ContextBatch
+from latentcap.inference import folded_decoder
+from latentcap.inference.folded_decoder import WIDTH, FoldedDecoder, fold_decoder
+from latentcap.model.caption_model import CaptionModel
+from latentcap.model.decoder import Decoder
+from latentcap.model.fusion import Memory
 from tests.helpers import tiny_config
 
 VOCAB = 23

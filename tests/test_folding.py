@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.backbone import Backbone
-from pipeline.config import BackboneConfig
-from pipeline.folding import inference_copy
+from latentcap.config import BackboneConfig
+from latentcap.inference.folded_backbone import inference_copy
+from latentcap.model.backbone import Backbone
 
 
 def trained(name: str) -> Backbone:

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipeline.gallery import write_gallery
-from pipeline.gallery_page import FOOT
+from latentcap.pages.gallery import write_gallery
+from latentcap.pages.gallery_page import FOOT
 
 
 class Page(HTMLParser):

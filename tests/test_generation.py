@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.search.config import SearchConfig
-from pipeline.search.constraints import NoPhrase, Required, Spelling
+from latentcap.search.config import SearchConfig
+from latentcap.search.constraints import NoPhrase, Required, Spelling
 from tests.search_oracle import BOS, EOS, Scores, exhaustive, run
 
 

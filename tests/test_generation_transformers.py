@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.search.config import SearchConfig
-from pipeline.search.constraints import NoRepeat
-from pipeline.search.generation import Hypothesis
-from pipeline.search.selection import warp
+from latentcap.search.config import SearchConfig
+from latentcap.search.constraints import NoRepeat
+from latentcap.search.generation import Hypothesis
+from latentcap.search.selection import warp
 from tests.search_oracle import BOS, EOS, VOCAB, Scores, run
 
 transformers = pytest.importorskip("transformers")

@@ -10,19 +10,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data.context import ContextFields
-from pipeline.captioner import Captioner
-from pipeline.config import ContextConfig, FusionConfig
-from pipeline.explain import context_names
-from pipeline.fusion import Memory
-from pipeline.heads.findings import describe
-from pipeline.heads.importance import gate_gradients
-from pipeline.heads.lexicon import GIVEN_CONTEXT, NO_CONTEXT, START, Lexicon, word_kind
-from pipeline.heads.measure import HeadMeter
-from pipeline.heads.page import page
-from pipeline.heads.report import HeadReport, HeadSummary, Share, summarise
-from pipeline.heads.statistics import CONTENT, PUNCTUATION, SPECIAL, STOP
-from pipeline.heads.table import write_csv
+from latentcap.captioner import Captioner
+from latentcap.config import ContextConfig, FusionConfig
+from latentcap.data.batches.context import ContextFields
+from latentcap.heads.findings import describe
+from latentcap.heads.importance import gate_gradients
+from latentcap.heads.lexicon import Lexicon, word_kind
+from latentcap.heads.measure import HeadMeter
+from latentcap.heads.page import page
+from latentcap.heads.report import HeadReport, HeadSummary, Share, summarise
+from latentcap.heads.statistics import CONTENT, PUNCTUATION, SPECIAL, STOP
+from latentcap.heads.table import write_csv
+from latentcap.model.context import GIVEN_CONTEXT, NO_CONTEXT, START
+from latentcap.model.fusion import Memory
+from latentcap.pages.explain import context_names
 from tests.helpers import tiny_captioner, tiny_tokenizer
 
 CONTEXTS = ["the large red circle", None]

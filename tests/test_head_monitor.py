@@ -11,10 +11,10 @@ import pytest
 from lightning.pytorch.loggers.logger import DummyLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from data.errors import UserError
-from data.scenes import render_scenes
-from pipeline.heads.monitor import HeadMonitor, _log_picture, pictures
-from scripts.train import main
+from latentcap.cli.train import main
+from latentcap.data.errors import UserError
+from latentcap.data.scenes import render_scenes
+from latentcap.heads.monitor import HeadMonitor, _log_picture, pictures
 from tests.test_train import TINY
 
 WANDB = importlib.util.find_spec("wandb") is not None
@@ -22,7 +22,7 @@ WANDB = importlib.util.find_spec("wandb") is not None
 CALLBACK = """
 trainer:
   callbacks:
-    - class_path: pipeline.heads.monitor.HeadMonitor
+    - class_path: latentcap.heads.monitor.HeadMonitor
       init_args: {examples: 6}
   logger:
     - class_path: lightning.pytorch.loggers.TensorBoardLogger

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.heads.statistics import (
+from latentcap.heads.statistics import (
     BINS,
     CONTENT,
     SPECIAL,

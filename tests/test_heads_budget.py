@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from data.errors import UserError
-from data.readers import read_examples
-from data.scenes import render_scenes
-from pipeline.config import FusionConfig
-from scripts import heads_budget
-from scripts.heads_latency import caption_latency, head_counts
+from latentcap.cli import heads_budget
+from latentcap.config import FusionConfig
+from latentcap.data.errors import UserError
+from latentcap.data.readers import read_examples
+from latentcap.data.scenes import render_scenes
+from latentcap.heads.latency import caption_latency, head_counts
 from tests.helpers import tiny_captioner
 
 

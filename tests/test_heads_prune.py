@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from data.errors import UserError
-from data.scenes import render_scenes
-from pipeline.captioner import Captioner
-from pipeline.config import FusionConfig
-from scripts import heads_prune
-from scripts.heads_laboratory import Laboratory
+from latentcap.captioner import Captioner
+from latentcap.cli import heads_prune
+from latentcap.config import FusionConfig
+from latentcap.data.errors import UserError
+from latentcap.data.scenes import render_scenes
+from latentcap.heads.laboratory import Laboratory
 from tests.helpers import tiny_captioner
 
 

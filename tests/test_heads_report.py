@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from data.errors import UserError
-from data.scenes import render_scenes
-from scripts.heads import PROGRAMS, main
+from latentcap.cli.heads import PROGRAMS, main
+from latentcap.data.errors import UserError
+from latentcap.data.scenes import render_scenes
 from tests.helpers import real_data, tiny_captioner
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from data.errors import UserError
-from pipeline.config import DecoderConfig, FusionConfig, ModelConfig
-from scripts import heads_sweep
-from scripts.heads import main as heads
-from scripts.heads_sweep import main
-from scripts.heads_sweep_grid import STUDIES, Variant, embed_dim, study, variants
-from scripts.train import main as train
+from latentcap.cli import heads_sweep
+from latentcap.cli.heads import main as heads
+from latentcap.cli.heads_sweep import main
+from latentcap.cli.train import main as train
+from latentcap.config import DecoderConfig, FusionConfig, ModelConfig
+from latentcap.data.errors import UserError
+from latentcap.heads.sweep_grid import STUDIES, Variant, embed_dim, study, variants
 
 TRAINER = """
 import json, pathlib, sys

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from pipeline.html_page import embedded, escape, page_head
+from latentcap.pages.html import embedded, escape, page_head
 
 
 def test_texts_cannot_leave_their_place() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data.errors import UserError
-from data.readers import Fields, read_examples
+from latentcap.data.errors import UserError
+from latentcap.data.readers import Fields, read_examples
 from tests.helpers import real_data
 
 REPORTS = """uid,MeSH,Problems,image,indication,comparison,findings,impression

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from data.errors import UserError
-from pipeline.batch.journal import Journal, digest, written_to_disk
+from latentcap.batch.journal import Journal, digest, written_to_disk
+from latentcap.data.errors import UserError
 
 
 def test_what_is_appended_is_on_disk_and_reads_back(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from data.errors import UserError
-from data.jsonl import iter_jsonl, open_jsonl, read_jsonl, write_jsonl
+from latentcap.data.errors import UserError
+from latentcap.data.jsonl import iter_jsonl, open_jsonl, read_jsonl, write_jsonl
 
 
 def test_what_is_written_reads_back_and_is_utf8(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from data.errors import UserError
-from data.example import Example
-from pipeline.captioner import Captioner
-from pipeline.labels import LabelHead, accuracies, label_classes
-from pipeline.model import CaptionModel
+from latentcap.captioner import Captioner
+from latentcap.data.errors import UserError
+from latentcap.data.example import Example
+from latentcap.model.caption_model import CaptionModel
+from latentcap.model.label_head import LabelHead, accuracies, label_classes
 from tests.helpers import tiny_captioner, tiny_config, tiny_tokenizer
 
 CLASSES = {"modality": ["CT", "MR"], "plane": ["axial", "coronal", "sagittal"]}

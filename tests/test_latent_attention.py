@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from pipeline.latent_attention import LatentAttention, grid_sinusoids, sinusoids
+from latentcap.model.latent_attention import LatentAttention, grid_sinusoids, sinusoids
 
 
 def attention(**changes: int) -> LatentAttention:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 CODE = """
 import sys
-from pipeline.captioner import Captioner
+from latentcap.captioner import Captioner
 assert not {"torch._dynamo", "wandb", "lightning", "transformers", "pyarrow", "rich"} & set(sys.modules)
 import timm, torch
 from torchvision.ops.roi_align import is_compile_supported

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data.errors import UserError
-from data.listing import iter_images
+from latentcap.data.errors import UserError
+from latentcap.data.listing import iter_images
 
 
 def picture(path: Path, colour: str = "red") -> Path:

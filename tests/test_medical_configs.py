@@ -11,13 +11,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from data.errors import UserError
-from data.readers import read_examples
-from pipeline.captioner import Captioner
-from pipeline.config import ModelConfig
-from pipeline.optim import OptimConfig
-from pipeline.search.config import SearchConfig
-from scripts.train import main as train
+from latentcap.captioner import Captioner
+from latentcap.cli.train import main as train
+from latentcap.config import ModelConfig
+from latentcap.data.errors import UserError
+from latentcap.data.readers import read_examples
+from latentcap.search.config import SearchConfig
+from latentcap.training.optim import OptimConfig
 from tests.helpers import real_data
 from tests.test_medpix import CASE, description, write
 from tests.test_mimic import REPORT

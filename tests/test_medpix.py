@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data.errors import UserError
-from data.readers import Fields, read_examples
-from scripts.prepare import main
+from latentcap.cli.prepare import main
+from latentcap.data.errors import UserError
+from latentcap.data.readers import Fields, read_examples
 from tests.helpers import real_data
 
 CASE = {

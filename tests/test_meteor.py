@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from pipeline.metrics.java import coco_folder, java_command, why_unavailable
-from pipeline.metrics.meteor import ALPHA, BETA, GAMMA, align, meteor_exact
+from latentcap.metrics.java import coco_folder, java_command, why_unavailable
+from latentcap.metrics.meteor import ALPHA, BETA, GAMMA, align, meteor_exact
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.errors import UserError
-from pipeline.metrics import CaptionMetrics, caption_scores, coco_scores, java, tokenize, tokenize_words
-from pipeline.metrics.rouge import common_subsequence
+from latentcap.data.errors import UserError
+from latentcap.metrics import CaptionMetrics, caption_scores, coco_scores, java, tokenize, tokenize_words
+from latentcap.metrics.rouge import common_subsequence
 
 WORDS = ["a", "the", "many", "green", "trees", "buildings", "planes", "are", "is", "near", "in", "river", "road"]
 needs_coco = pytest.mark.skipif(java.why_unavailable() is not None, reason="needs the coco extra")

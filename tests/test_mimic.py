@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data.errors import UserError
-from data.readers import Fields, read_examples
+from latentcap.data.errors import UserError
+from latentcap.data.readers import Fields, read_examples
 
 SPLIT = """dicom_id,study_id,subject_id,split
 a1,50000001,10000001,train

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data.errors import UserError
-from data.readers import Fields, read_examples
+from latentcap.data.errors import UserError
+from latentcap.data.readers import Fields, read_examples
 
 REPORT = """<?xml version="1.0" encoding="utf-8"?>
 <eCitation><uId id="CXR7"/><MedlineCitation><Article><Abstract>

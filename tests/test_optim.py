@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from data.errors import UserError
-from pipeline.model import CaptionModel
-from pipeline.optim import PARTS, OptimConfig, Stages, build_optimizer, part_of
+from latentcap.data.errors import UserError
+from latentcap.model.caption_model import CaptionModel
+from latentcap.training.optim import PARTS, OptimConfig, Stages, build_optimizer, part_of
 from tests.helpers import tiny_config, tiny_tokenizer
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from data.medical.patient import age_in_text, sex_in_text, to_sex, to_years
+from latentcap.data.readers.medical.patient import age_in_text, sex_in_text, to_sex, to_years
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from pipeline.heads.plot import HEIGHT, WIDTH, Chart, line_charts
+from latentcap.heads.plot import HEIGHT, WIDTH, Chart, line_charts
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import BertConfig
 
-from pipeline.metrics.plugins import CheXbert, chexbert_agreement, radgraph_f1
+from latentcap.metrics.clinical.plugins import CheXbert, chexbert_agreement, radgraph_f1
 
 REPORTS, REFERENCES = ["no effusion", "heart"], [["no effusion"], ["heart"]]
 

@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from data.context import ContextBatch
-from data.dataset import Batch
-from data.errors import UserError
-from pipeline.captioner import Captioner
-from pipeline.config import FusionConfig
-from pipeline.heads.importance import head_importance
-from pipeline.heads.prune import parse_budget, prune_heads, set_budget
-from pipeline.model import CaptionModel
+from latentcap.captioner import Captioner
+from latentcap.config import FusionConfig
+from latentcap.data.batches.context import ContextBatch
+from latentcap.data.batches.dataset import Batch
+from latentcap.data.errors import UserError
+from latentcap.heads.importance import head_importance
+from latentcap.model.caption_model import CaptionModel
+from latentcap.model.prune import parse_budget, prune_heads, set_budget
 from tests.helpers import tiny_captioner
 
 HEADS = FusionConfig(visual_heads=3, text_heads=2, head_dim=6, latent_dim=8)

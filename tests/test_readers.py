@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data.errors import UserError
-from data.example import Example
-from data.readers import Fields, read_examples
+from latentcap.data.errors import UserError
+from latentcap.data.example import Example
+from latentcap.data.readers import Fields, read_examples
 
 
 def _jpeg() -> bytes:

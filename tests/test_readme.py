@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from data.scenes import render_scenes
+from latentcap.data.scenes import render_scenes
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from data.example import Example, ImageRef
-from pipeline.baselines import mean_regions, write_captions
-from pipeline.regions import cached_regions
+from latentcap.data.example import Example, ImageRef
+from latentcap.evaluation.baselines import mean_regions, write_captions
+from latentcap.training.cached_regions import cached_regions
 from tests.helpers import tiny_captioner
 
 

@@ -6,7 +6,7 @@ import csv
 
 import pytest
 
-from data.medical.report_text import clean, clean_r2gen, split_sections, split_sentences
+from latentcap.data.report_text import clean, clean_r2gen, split_sections, split_sentences
 from tests.helpers import real_data
 
 REPORT = """                                 FINAL REPORT

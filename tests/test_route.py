@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from data.errors import UserError
-from pipeline.config import FusionConfig, ModelConfig
-from pipeline.fusion import Memory
-from pipeline.heads.groups import HeadGroups
-from pipeline.heads.route import BIAS_STEP, LOSS_WEIGHT, HeadRouter
-from pipeline.model import CaptionModel
+from latentcap.config import FusionConfig, ModelConfig
+from latentcap.data.errors import UserError
+from latentcap.model.caption_model import CaptionModel
+from latentcap.model.fusion import Memory
+from latentcap.model.head_sets import HeadGroups
+from latentcap.model.routing import BIAS_STEP, LOSS_WEIGHT, HeadRouter
 from tests.helpers import tiny_captioner, tiny_config
 from tests.test_decoder import memory_of
 
@@ -217,7 +217,7 @@ def test_attention_carries_the_loss_while_training() -> None:
 def test_a_routed_model_captions_alike_from_its_folder(tmp_path) -> None:  # type: ignore[no-untyped-def]
     from PIL import Image
 
-    from pipeline.captioner import Captioner
+    from latentcap.captioner import Captioner
 
     captioner = tiny_captioner(fusion=FusionConfig(4, 4, routed_top_k=1, route_by="query"))
     captioner.model.decoder.fusion.visual_router.bias += 0.5  # type: ignore[union-attr, operator]

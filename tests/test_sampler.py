@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from data.sampler import CaptionBatchSampler, TextPool, balanced_weights
+from latentcap.data.batches.sampler import CaptionBatchSampler, TextPool, balanced_weights
 
 
 def pools(count: int = 200) -> list[TextPool]:

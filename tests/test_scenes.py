@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.errors import UserError
-from data.scenes import RESERVED, Group, Scene, render_scenes, sample_scene
-from data.scenes.__main__ import main
-from data.scenes.paint import paint_scene
-from data.scenes.words import NUMBERS, ask, describe, plural
-from data.scenes.world import BACKGROUNDS, COLOURS, SHAPES, TEXTURES, UNSEEN
+from latentcap.data.errors import UserError
+from latentcap.data.scenes import RESERVED, Group, Scene, render_scenes, sample_scene
+from latentcap.data.scenes.__main__ import main
+from latentcap.data.scenes.paint import paint_scene
+from latentcap.data.scenes.words import NUMBERS, ask, describe, plural
+from latentcap.data.scenes.world import BACKGROUNDS, COLOURS, SHAPES, TEXTURES, UNSEEN
 
 LARGE_RED_SQUARE = Group(1, "large", "plain", "red", "square")
 SMALL_BLUE_STARS = Group(2, "small", "plain", "blue", "star")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from data.errors import UserError
-from pipeline.search.config import SearchConfig
+from latentcap.data.errors import UserError
+from latentcap.search.config import SearchConfig
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.search.config import SearchConfig
-from scripts.search_options import OPTIONS, add_search_options, search_settings
+from latentcap.cli.search_options import OPTIONS, add_search_options, search_settings
+from latentcap.search.config import SearchConfig
 
 
 def parse(*arguments: str) -> argparse.Namespace:

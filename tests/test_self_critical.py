@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from data.example import Example
-from pipeline.config import FusionConfig
-from pipeline.metrics.cider import CiderScorer, cider_d
-from pipeline.self_critical import SelfCritical
+from latentcap.config import FusionConfig
+from latentcap.data.example import Example
+from latentcap.metrics.cider import CiderScorer, cider_d
+from latentcap.training.self_critical import SelfCritical
 from tests.helpers import tiny_captioner
 
 TEXTS = (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from data.example import ImageRef
-from data.medical.study import context_of, known, one_of_each_view, report_of
+from latentcap.data.example import ImageRef
+from latentcap.data.readers.medical.study import context_of, known, one_of_each_view, report_of
 
 
 def test_the_report_that_was_asked_for_and_no_other() -> None:

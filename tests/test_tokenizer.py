@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from data.errors import UserError
-from data.tokenizer import SPECIAL_TOKENS, CaptionTokenizer
+from latentcap.data.batches.tokenizer import SPECIAL_TOKENS, CaptionTokenizer
+from latentcap.data.errors import UserError
 
 CAPTIONS = [
     "A T-junction near the road.",

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.errors import UserError
-from data.readers import read_examples
-from data.scenes import render_scenes
-from pipeline.captioner import Captioner, fast_dtype
-from scripts.train import main
+from latentcap.captioner import Captioner, fast_dtype
+from latentcap.cli.train import main
+from latentcap.data.errors import UserError
+from latentcap.data.readers import read_examples
+from latentcap.data.scenes import render_scenes
 
 TINY = """
 trainer:
@@ -95,7 +95,7 @@ def test_validate_and_test_score_a_model_folder(train: Runner) -> None:
 @pytest.mark.parametrize("stop", ["epoch", "middle"])
 def test_a_resumed_run_is_the_uninterrupted_one(train: Runner, stop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train("fit", "whole", "--trainer.max_epochs=3")
-    from pipeline.module import CaptionModule
+    from latentcap.training.module import CaptionModule
 
     original, batches = CaptionModule.training_step, []
 
@@ -127,7 +127,7 @@ def test_the_last_checkpoint_is_of_the_last_epoch(train: Runner) -> None:
 
 
 def test_a_terminated_run_leaves_its_model_and_goes_on(train: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.module import CaptionModule
+    from latentcap.training.module import CaptionModule
 
     original, batches = CaptionModule.training_step, []
 
@@ -150,7 +150,7 @@ def test_a_terminated_run_leaves_its_model_and_goes_on(train: Runner, monkeypatc
 
 def test_training_does_not_run_a_frozen_backbone(train: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     train("fit", "first")
-    from pipeline.backbone import Backbone
+    from latentcap.model.backbone import Backbone
 
     def fail(self: Backbone, images: torch.Tensor) -> torch.Tensor:
         raise AssertionError("the backbone ran on cached images")
@@ -172,7 +172,7 @@ def test_the_frozen_layers_of_a_backbone_trained_in_part_run_once(
     """Their output is cached; the layers after them learn, and what is saved captions pictures as validation did."""
     settings = ("--model.model.backbone.trainable=2", "--model.optim.backbone_lr=0.01", "--trainer.max_epochs=1")
     first = train("fit", "first", *settings)
-    from pipeline.backbone import Backbone
+    from latentcap.model.backbone import Backbone
 
     def fail(self: Backbone, images: torch.Tensor) -> torch.Tensor:
         raise AssertionError("the whole backbone ran")
@@ -243,10 +243,10 @@ def test_fine_tuning_keeps_extends_or_replaces_the_vocabulary(
 
 
 def test_fine_tuning_copies_rows_by_token(train: Runner) -> None:
-    from data.tokenizer import CaptionTokenizer
-    from pipeline.fine_tuning import start_model
-    from pipeline.model import CaptionModel
-    from pipeline.model_folder import read_tensors
+    from latentcap.data.batches.tokenizer import CaptionTokenizer
+    from latentcap.model.caption_model import CaptionModel
+    from latentcap.model_folder import read_tensors
+    from latentcap.training.fine_tuning import start_model
 
     base = train("fit", "base") / "model"
     old = Captioner.from_pretrained(base)
@@ -323,7 +323,7 @@ def test_two_processes_validate_every_example_once(train: Runner) -> None:
     base = train("fit", "base", "--trainer.max_epochs=1") / "model"
     alone = train("validate", "alone", f"--model.start_from={base}")
     together = train.folder / "together"
-    command = [sys.executable, "scripts/train.py", "fit", "--config", str(train.folder / "tiny.yaml")]
+    command = [sys.executable, "-m", "latentcap.cli.main", "train", "fit", "--config", str(train.folder / "tiny.yaml")]
     command += [f"--trainer.default_root_dir={together}", f"--data.train={train.scenes}"]
     command += [f"--data.cache_dir={train.folder / 'cache'}", f"--model.start_from={base}"]
     command += ["--trainer.devices=2", "--model.optim.lr=0", "--trainer.max_epochs=1", "--data.vocabulary=keep"]

@@ -15,9 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data.errors import UserError
-from data.example import ImageRef
-from data.transforms import (
+from latentcap.data.batches.transforms import (
     INTERPOLATIONS,
     VECTORISED,
     Augmentation,
@@ -27,6 +25,8 @@ from data.transforms import (
     load_image,
     train_transform,
 )
+from latentcap.data.errors import UserError
+from latentcap.data.example import ImageRef
 
 
 def picture(width: int = 300, height: int = 200, seed: int = 0) -> Image.Image:
@@ -250,7 +250,7 @@ def test_mistakes_in_augmentation(values: dict[str, Any]) -> None:
 
 
 def test_captioning_does_not_import_torchvision() -> None:
-    code = "import sys, data.transforms; sys.exit('torchvision' in sys.modules)"
+    code = "import sys, latentcap.data.batches.transforms; sys.exit('torchvision' in sys.modules)"
     root = Path(__file__).parent.parent
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
 

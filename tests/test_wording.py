@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from data.errors import UserError
-from data.tokenizer import CaptionTokenizer
-from pipeline.search.config import BAD_ENDINGS, SearchConfig
-from pipeline.search.generation import Hypothesis
-from pipeline.search.wording import Wording, resolve, word_probabilities
+from latentcap.data.batches.tokenizer import CaptionTokenizer
+from latentcap.data.errors import UserError
+from latentcap.search.config import BAD_ENDINGS, SearchConfig
+from latentcap.search.generation import Hypothesis
+from latentcap.search.wording import Wording, resolve, word_probabilities
 
 TEXTS = ["a cat on the mat.", "Cats concatenate a swimming pool", "the catalogue of trees — a tree", "the café of it"]
 

@@ -6,13 +6,13 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from data.errors import UserError
-from data.example import Example, ImageRef
-from data.readers.fields import ReadOptions, to_captions
-from data.readers.paths import guess_root
-from data.readers.rows import load_json
-from data.readers.splits import known_split, normalise_split, split_in_name
-from data.readers.table import examples_from_rows
+from latentcap.data.errors import UserError
+from latentcap.data.example import Example, ImageRef
+from latentcap.data.readers.fields import ReadOptions, to_captions
+from latentcap.data.readers.paths import guess_root
+from latentcap.data.readers.rows import load_json
+from latentcap.data.readers.splits import known_split, normalise_split, split_in_name
+from latentcap.data.readers.table import examples_from_rows
 
 
 def read_json(path: Path, options: ReadOptions, *, format: str | None = None) -> list[Example]:

@@ -1,4 +1,4 @@
-"""From one row (a mapping of column to value) to an :class:`~data.example.Example`: which column means what."""
+"""From one row (a mapping of column to value) to an :class:`~latentcap.data.Example`: which column means what."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.errors import UserError, did_you_mean
-from data.example import Example, ImageRef
-from data.medical.report_text import TEXT_STYLES
-from data.readers.splits import normalise_split
+from latentcap.data.errors import UserError, did_you_mean
+from latentcap.data.example import Example, ImageRef
+from latentcap.data.readers.splits import normalise_split
+from latentcap.data.report_text import TEXT_STYLES
 
 IMAGE_COLUMNS = ("file_name", "image", "image_path", "file", "path", "filename")
 CAPTION_COLUMNS = ("captions", "caption", "text", "sentence", "sentences", "report")
@@ -32,8 +32,8 @@ class Fields:
     Attributes:
         group: the patient or case; its examples have to be in one split.
         report: what the readers of radiology sets take for the reference: ``findings``, ``impression`` or ``both``;
-            ``case`` is everything that was written about the case, which MedPix has more of (``data.medical.medpix``).
-        text_style: how texts are cleaned: ``clean``, ``r2gen`` or ``none`` (see ``data.medical.report_text``). None
+            ``case`` is everything that was written about the case, which MedPix has more of (``medical/medpix.py``).
+        text_style: how texts are cleaned: ``clean``, ``r2gen`` or ``none`` (see ``latentcap.data.report_text``). None
             cleans the texts of the radiology sets' readers and leaves all others as they are.
     """
 

@@ -6,13 +6,13 @@ import dataclasses
 import os
 from pathlib import Path
 
-from data.errors import UserError
-from data.example import Example, ImageRef
-from data.readers.fields import ReadOptions
-from data.readers.paths import is_image
-from data.readers.rows import read_text
-from data.readers.splits import known_split
-from data.readers.table import read_table
+from latentcap.data.errors import UserError
+from latentcap.data.example import Example, ImageRef
+from latentcap.data.readers.fields import ReadOptions
+from latentcap.data.readers.paths import is_image
+from latentcap.data.readers.rows import read_text
+from latentcap.data.readers.splits import known_split
+from latentcap.data.readers.table import read_table
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 SIDECARS = (".txt", ".caption")

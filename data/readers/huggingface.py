@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from data.errors import UserError
-from data.example import Example
-from data.readers.fields import IMAGE_COLUMNS, ReadOptions
-from data.readers.paths import HUGGINGFACE_PREFIX, shorten
-from data.readers.splits import known_split
-from data.readers.table import examples_from_rows
+from latentcap.data.errors import UserError
+from latentcap.data.example import Example
+from latentcap.data.readers.fields import IMAGE_COLUMNS, ReadOptions
+from latentcap.data.readers.paths import HUGGINGFACE_PREFIX, shorten
+from latentcap.data.readers.splits import known_split
+from latentcap.data.readers.table import examples_from_rows
 
 MARKERS = ("dataset_dict.json", "dataset_info.json")
 

@@ -9,23 +9,23 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from data.errors import UserError, did_you_mean
-from data.example import Example
-from data.medical.indiana import is_indiana, read_indiana
-from data.medical.medpix import find_descriptions, read_medpix
-from data.medical.mimic import is_mimic, read_mimic
-from data.medical.openi import find_reports, read_openi
-from data.medical.report_text import TEXT_STYLES
-from data.readers.annotations import read_json
-from data.readers.fields import Fields, ReadOptions
-from data.readers.flickr8k import TOKEN_FILES, find_token_file, read_flickr8k
-from data.readers.folders import METADATA, SIDECARS, find_metadata, read_imagefolder, read_sidecar
-from data.readers.huggingface import is_saved_dataset, read_huggingface
-from data.readers.paths import HUGGINGFACE_PREFIX, IMAGE_SUFFIXES, existing, expand_sources, is_image, shorten
-from data.readers.rows import TABLE_SUFFIXES
-from data.readers.splits import refuse_leaks, select_split
-from data.readers.table import read_table
-from data.readers.webdataset import find_tars, read_webdataset
+from latentcap.data.errors import UserError, did_you_mean
+from latentcap.data.example import Example
+from latentcap.data.readers.annotations import read_json
+from latentcap.data.readers.fields import Fields, ReadOptions
+from latentcap.data.readers.flickr8k import TOKEN_FILES, find_token_file, read_flickr8k
+from latentcap.data.readers.folders import METADATA, SIDECARS, find_metadata, read_imagefolder, read_sidecar
+from latentcap.data.readers.huggingface import is_saved_dataset, read_huggingface
+from latentcap.data.readers.medical.indiana import is_indiana, read_indiana
+from latentcap.data.readers.medical.medpix import find_descriptions, read_medpix
+from latentcap.data.readers.medical.mimic import is_mimic, read_mimic
+from latentcap.data.readers.medical.openi import find_reports, read_openi
+from latentcap.data.readers.paths import HUGGINGFACE_PREFIX, IMAGE_SUFFIXES, existing, expand_sources, is_image, shorten
+from latentcap.data.readers.rows import TABLE_SUFFIXES
+from latentcap.data.readers.splits import refuse_leaks, select_split
+from latentcap.data.readers.table import read_table
+from latentcap.data.readers.webdataset import find_tars, read_webdataset
+from latentcap.data.report_text import TEXT_STYLES
 
 Reader = Callable[[Path, ReadOptions], list[Example]]
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib")
@@ -56,7 +56,7 @@ def read_examples(
 
     Raises:
         UserError: anything in the source that cannot be read, with what is accepted, and a patient or case that is in
-            two splits. Images that do not exist are no error here; ``data.check`` reports them.
+            two splits. Images that do not exist are no error here; ``latentcap.data.check.examples`` reports them.
     """
     if format != "auto" and format not in FORMATS:
         raise UserError(

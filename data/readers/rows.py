@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from data.errors import UserError
-from data.readers.fields import Row
+from latentcap.data.errors import UserError
+from latentcap.data.readers.fields import Row
 
 TABLE_SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 

@@ -6,8 +6,8 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from data.errors import UserError
-from data.example import Example
+from latentcap.data.errors import UserError
+from latentcap.data.example import Example
 
 SPLIT_NAMES = {
     "train": "train",
@@ -62,7 +62,7 @@ def refuse_leaks(examples: Iterable[Example], where: str) -> None:
         raise UserError(
             f"{where}: {len(leaks):,} patients or cases are in more than one split, so scores would measure memory: "
             f"{first}{'; ...' if len(leaks) > 3 else ''}. Move each to one split; "
-            "'python scripts/prepare.py check DATA' lists them."
+            "'latentcap prepare check DATA' lists them."
         )
 
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data.errors import UserError
-from data.example import Example, ImageRef
-from data.readers.fields import ReadOptions, Row, clean_text, is_null
-from data.readers.rows import columns_of, load_rows
-from data.readers.splits import split_in_name
+from latentcap.data.errors import UserError
+from latentcap.data.example import Example, ImageRef
+from latentcap.data.readers.fields import ReadOptions, Row, clean_text, is_null
+from latentcap.data.readers.rows import columns_of, load_rows
+from latentcap.data.readers.splits import split_in_name
 
 
 def read_table(path: Path, options: ReadOptions, *, split: str | None = None, id_prefix: str = "") -> list[Example]:

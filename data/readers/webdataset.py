@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data.errors import UserError
-from data.example import Example, ImageRef
-from data.readers.fields import CAPTION_COLUMNS, ReadOptions, clean_text
-from data.readers.folders import caption_lines
-from data.readers.paths import is_image
-from data.readers.rows import columns_of
-from data.readers.splits import known_split, split_in_name
+from latentcap.data.errors import UserError
+from latentcap.data.example import Example, ImageRef
+from latentcap.data.readers.fields import CAPTION_COLUMNS, ReadOptions, clean_text
+from latentcap.data.readers.folders import caption_lines
+from latentcap.data.readers.paths import is_image
+from latentcap.data.readers.rows import columns_of
+from latentcap.data.readers.splits import known_split, split_in_name
 
 
 @dataclass

@@ -6,7 +6,7 @@ caption says, and the val and test splits hold colour-shape pairs that training 
 
 from __future__ import annotations
 
-from data.scenes.world import RESERVED, Group, Scene, sample_scene
-from data.scenes.write import render_scenes
+from latentcap.data.scenes.world import RESERVED, Group, Scene, sample_scene
+from latentcap.data.scenes.write import render_scenes
 
 __all__ = ["RESERVED", "Group", "Scene", "render_scenes", "sample_scene"]

@@ -1,17 +1,19 @@
-"""``python -m data.scenes OUT``: render the embedded data set into a folder."""
+"""``python -m latentcap.data.scenes OUT``: render the embedded data set into a folder."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from data.errors import UserError
-from data.scenes.write import render_scenes
+from latentcap.data.errors import UserError
+from latentcap.data.scenes.write import render_scenes
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse, render, say where it is. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m data.scenes", description="Render the embedded data set 'scenes'.")
+    parser = argparse.ArgumentParser(
+        prog="python -m latentcap.data.scenes", description="Render the embedded data set 'scenes'."
+    )
     parser.add_argument("folder", metavar="OUT", help="folder to write images and metadata.jsonl into")
     parser.add_argument("--train", type=int, default=2000, help="training images (default: %(default)s)")
     parser.add_argument("--val", type=int, default=300, help="validation images (default: %(default)s)")

@@ -8,7 +8,7 @@ from random import Random
 import numpy as np
 from PIL import Image, ImageDraw
 
-from data.scenes.world import BACKGROUNDS, COLOURS, Group, Scene
+from latentcap.data.scenes.world import BACKGROUNDS, COLOURS, Group, Scene
 
 Point = tuple[float, float]
 

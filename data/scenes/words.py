@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from random import Random
 
-from data.scenes.world import COLOURS, SHAPES, UNSEEN, Group, Scene
+from latentcap.data.scenes.world import COLOURS, SHAPES, UNSEEN, Group, Scene
 
 PEOPLE = 5
 NUMBERS = ("no", "one", "two", "three", "four")

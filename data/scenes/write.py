@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-from data.errors import UserError
-from data.scenes.paint import paint_scene
-from data.scenes.words import ask, describe
-from data.scenes.world import sample_scene
+from latentcap.data.errors import UserError
+from latentcap.data.scenes.paint import paint_scene
+from latentcap.data.scenes.words import ask, describe
+from latentcap.data.scenes.world import sample_scene
 
 HELD_OUT_SHARE = 0.3  # of val and test scenes, those that show a reserved pair
 CONTEXT_SHARE = 0.5

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from data.errors import UserError
-from pipeline.batch.journal import Record
-from pipeline.batch.pool import Block, in_processes, in_threads
-from pipeline.batch.worker import WorkerSettings
+from latentcap.batch.journal import Record
+from latentcap.batch.pool import Block, in_processes, in_threads
+from latentcap.batch.worker import WorkerSettings
+from latentcap.data.errors import UserError
 
 BATCH = 128  # images at once by default: a step of the search reads all of the decoder, for one image or for many
 

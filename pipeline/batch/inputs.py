@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
-from data.errors import UserError
-from data.example import ImageRef
-from data.listing import Listed, list_path, no_images
-from data.readers.paths import existing, expand_sources
-from data.readers.rows import TABLE_SUFFIXES
-from pipeline.batch.journal import digest
-from pipeline.batch.tables import Columns, count_rows, table_inputs
+from latentcap.batch.journal import digest
+from latentcap.batch.tables import Columns, count_rows, table_inputs
+from latentcap.data.errors import UserError
+from latentcap.data.example import ImageRef
+from latentcap.data.listing import Listed, list_path, no_images
+from latentcap.data.readers.paths import existing, expand_sources
+from latentcap.data.readers.rows import TABLE_SUFFIXES
 
 STDIN = "-"
 

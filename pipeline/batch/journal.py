@@ -11,9 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from data.errors import UserError
-from data.files import written_whole
-from data.jsonl import parse_line, to_line
+from latentcap.data.errors import UserError
+from latentcap.data.files import written_whole
+from latentcap.data.jsonl import parse_line, to_line
 
 Record = dict[str, Any]
 

@@ -6,13 +6,13 @@ import re
 from itertools import chain
 from pathlib import Path
 
-from data.errors import UserError
-from data.jsonl import to_line
-from pipeline.batch.journal import written_to_disk
-from pipeline.batch.outputs import choose_format, make_output
-from pipeline.batch.outputs.base import public
-from pipeline.batch.outputs.table import TableFile
-from pipeline.batch.run_folder import RunFolder
+from latentcap.batch.journal import written_to_disk
+from latentcap.batch.outputs import choose_format, make_output
+from latentcap.batch.outputs.base import public
+from latentcap.batch.outputs.table import TableFile
+from latentcap.batch.run_folder import RunFolder
+from latentcap.data.errors import UserError
+from latentcap.data.jsonl import to_line
 
 
 def merge(path: Path) -> tuple[int, int]:

@@ -11,9 +11,9 @@ from itertools import islice
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from data.errors import UserError
-from pipeline.batch.inputs import Input
-from pipeline.batch.journal import Record
+from latentcap.batch.inputs import Input
+from latentcap.batch.journal import Record
+from latentcap.data.errors import UserError
 
 Block = Sequence[Input]
 Work = Callable[[Block], list[Record]]

@@ -25,14 +25,14 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayError
 from ray.util.queue import Queue
 
-from data.errors import UserError
-from data.memory import keep_freed_memory
-from pipeline.batch.engine import BATCH
-from pipeline.batch.inputs import Input
-from pipeline.batch.journal import Record
-from pipeline.batch.pool import Block
-from pipeline.batch.run_folder import model_hash
-from pipeline.batch.worker import WorkerSettings
+from latentcap.batch.engine import BATCH
+from latentcap.batch.inputs import Input
+from latentcap.batch.journal import Record
+from latentcap.batch.pool import Block
+from latentcap.batch.run_folder import model_hash
+from latentcap.batch.worker import WorkerSettings
+from latentcap.data.errors import UserError
+from latentcap.inference.memory import keep_freed_memory
 
 START = b""  # comes first in the queue
 GPU_THREADS = 4  # of an actor with a GPU: one computes while the others decode

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from hashlib import sha256
 from itertools import chain, count, islice
 
-from data.errors import UserError
-from pipeline.batch.inputs import Input
-from pipeline.batch.journal import Record, digest, to_line, written_to_disk
-from pipeline.batch.outputs import Output
-from pipeline.batch.pool import Block
-from pipeline.batch.run_folder import RunFolder
-from pipeline.batch.signals import Stop
-from pipeline.progress import Progress
+from latentcap.batch.inputs import Input
+from latentcap.batch.journal import Record, digest, to_line, written_to_disk
+from latentcap.batch.outputs import Output
+from latentcap.batch.pool import Block
+from latentcap.batch.run_folder import RunFolder
+from latentcap.batch.signals import Stop
+from latentcap.data.errors import UserError
+from latentcap.progress import Progress
 
 MANIFEST_SECONDS = 30.0
 FIRST_BLOCK = 8

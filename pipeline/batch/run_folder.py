@@ -15,8 +15,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from data.errors import UserError
-from pipeline.batch.journal import Journal, written_to_disk
+from latentcap.batch.journal import Journal, written_to_disk
+from latentcap.data.errors import UserError
 
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 PACKAGES = ("latentcap", "torch", "timm", "pillow")

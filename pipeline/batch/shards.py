@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.errors import UserError
-from pipeline.batch.inputs import Input
-from pipeline.batch.journal import digest
+from latentcap.batch.inputs import Input
+from latentcap.batch.journal import digest
+from latentcap.data.errors import UserError
 
 SOURCES = (  # what launchers say of a process: its index, their number, and the least index
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", ""),  # inside srun; sbatch alone starts one process

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.errors import UserError
-from data.readers.fields import Fields, Row, clean_text, to_number
-from data.readers.rows import iter_rows
-from data.readers.table import row_images, row_name
-from pipeline.batch.journal import digest
+from latentcap.batch.journal import digest
+from latentcap.data.errors import UserError
+from latentcap.data.readers.fields import Fields, Row, clean_text, to_number
+from latentcap.data.readers.rows import iter_rows
+from latentcap.data.readers.table import row_images, row_name
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ import torch
 from PIL import UnidentifiedImageError
 from torch import Tensor
 
-from data.errors import UserError
-from data.example import ImageRef
-from data.transforms import load_image
-from pipeline.batch.inputs import Input
-from pipeline.batch.journal import Record
-from pipeline.captioner import Caption, Captioner
-from pipeline.search.config import SearchConfig
+from latentcap.batch.inputs import Input
+from latentcap.batch.journal import Record
+from latentcap.captioner import Caption, Captioner
+from latentcap.data.batches.transforms import load_image
+from latentcap.data.errors import UserError
+from latentcap.data.example import ImageRef
+from latentcap.search.config import SearchConfig
 
 LARGEST_FILE = 1 << 30  # bytes; what is larger is no photograph
 DIGITS = 4  # of scores and confidences

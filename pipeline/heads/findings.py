@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.heads.report import HeadReport, HeadSummary
+from latentcap.heads.report import HeadReport, HeadSummary
 
 ONLY, MOSTLY = 0.75, 0.5  # of a head's attention
 BEYOND_EVEN = 0.1  # and so much more than reading everything alike would give

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from pipeline.fusion import Attention, Memory
-from pipeline.model import CaptionModel
+from latentcap.model.caption_model import CaptionModel
+from latentcap.model.fusion import Attention, Memory
 
 if TYPE_CHECKING:
-    from data.dataset import Batch
+    from latentcap.data.batches.dataset import Batch
 
 
 def gate_gradients(model: CaptionModel, memory: Memory, tokens: Tensor) -> tuple[Tensor, Attention]:

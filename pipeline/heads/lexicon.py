@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.context import ContextBatch, ContextFields
-from data.tokenizer import SPECIAL_TOKENS, CaptionTokenizer
-from pipeline.heads.statistics import CONTENT, PUNCTUATION, SPECIAL, STOP
+from latentcap.data.batches.context import ContextBatch, ContextFields
+from latentcap.data.batches.tokenizer import SPECIAL_TOKENS, CaptionTokenizer
+from latentcap.heads.statistics import CONTENT, PUNCTUATION, SPECIAL, STOP
+from latentcap.model.context import GIVEN_CONTEXT, NO_CONTEXT, START
 
 # English words that hold a sentence together and name nothing: articles, pronouns, prepositions, conjunctions,
 # auxiliaries. Numbers, negations and places (left, top) are content: captions are about them.
@@ -25,8 +26,6 @@ _STOP_WORDS = """
     under until up upon us very was we were what when where which while who whom whose why will with within would you
     your"""
 STOP_WORDS = frozenset(_STOP_WORDS.split())
-
-START, NO_CONTEXT, GIVEN_CONTEXT = "(start)", "(no context)", "(context)"
 
 
 class Lexicon:

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.context import ContextBatch
-from data.tokenizer import CaptionTokenizer
-from pipeline.fusion import Attention, Memory
-from pipeline.heads.importance import gate_gradients
-from pipeline.heads.lexicon import Lexicon
-from pipeline.heads.statistics import Readings, TextStatistics, VisualStatistics
-from pipeline.model import CaptionModel
+from latentcap.data.batches.context import ContextBatch
+from latentcap.data.batches.tokenizer import CaptionTokenizer
+from latentcap.heads.importance import gate_gradients
+from latentcap.heads.lexicon import Lexicon
+from latentcap.heads.statistics import Readings, TextStatistics, VisualStatistics
+from latentcap.model.caption_model import CaptionModel
+from latentcap.model.fusion import Attention, Memory
 
 
 class HeadMeter:

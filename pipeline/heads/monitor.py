@@ -10,14 +10,14 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from data.dataset import Batch
-from data.errors import UserError
-from pipeline.explain.viridis import colour
-from pipeline.heads.measure import HeadMeter
-from pipeline.heads.page import write_report
-from pipeline.heads.report import HeadReport, summarise
-from pipeline.heads.table import FIGURES
-from pipeline.module import CaptionModule
+from latentcap.data.batches.dataset import Batch
+from latentcap.data.errors import UserError
+from latentcap.heads.measure import HeadMeter
+from latentcap.heads.page import write_report
+from latentcap.heads.report import HeadReport, summarise
+from latentcap.heads.table import FIGURES
+from latentcap.pages.viridis import colour
+from latentcap.training.module import CaptionModule
 
 IMAGE_SIDE = 160  # pixels of each map and matrix that is logged
 
@@ -30,9 +30,9 @@ class HeadMonitor(Callback):
 
         trainer:
           callbacks:
-            - class_path: pipeline.heads.monitor.HeadMonitor
+            - class_path: latentcap.heads.monitor.HeadMonitor
 
-    Scalars are called ``heads/visual 1/entropy`` and so on; see :class:`pipeline.heads.report.HeadSummary`. Pictures
+    Scalars are called ``heads/visual 1/entropy`` and so on; see :class:`latentcap.heads.report.HeadSummary`. Pictures
     are ``heads/maps`` (the mean map of each visual head, views side by side, each scaled to its own greatest value) and
     ``heads/similarity visual``, ``heads/similarity text``.
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from pipeline.explain.viridis import hex_colour
-from pipeline.heads.findings import findings
-from pipeline.heads.report import HeadReport, HeadSummary, Share
-from pipeline.heads.table import COLUMNS, cells
-from pipeline.html_page import escape, page_head
+from latentcap.heads.findings import findings
+from latentcap.heads.report import HeadReport, HeadSummary, Share
+from latentcap.heads.table import COLUMNS, cells
+from latentcap.pages.html import escape, page_head
+from latentcap.pages.viridis import hex_colour
 
 CELL = 20  # of maps and matrices, in SVG units
 WIDTH, HEIGHT = 200, 46  # of a histogram

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.heads.measure import HeadMeter
-from pipeline.heads.statistics import PUNCTUATION, SPECIAL, STOP, KindStatistics, entropy
+from latentcap.heads.measure import HeadMeter
+from latentcap.heads.statistics import PUNCTUATION, SPECIAL, STOP, KindStatistics, entropy
 
 TOP_WORDS = 8
 

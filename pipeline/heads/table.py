@@ -6,7 +6,7 @@ import csv
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.heads.report import HeadReport, HeadSummary, Share
+from latentcap.heads.report import HeadReport, HeadSummary, Share
 
 
 def _share(share: Share | None) -> float | None:

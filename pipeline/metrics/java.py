@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.errors import UserError
+from latentcap.data.errors import UserError
 
 # Punctuation as the Penn Treebank tokeniser writes it, which COCO's evaluation takes out.
 _PUNCTUATION = frozenset("-LRB- -RRB- -LCB- -RCB- '' ' `` ` ... . ? ! , : ; -- -".split())  # noqa: SIM905

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.tokenizer import CaptionTokenizer
-from pipeline.decoder import Decoder
-from pipeline.folded_decoder import FoldedDecoder
-from pipeline.fusion import Attention, Memory
-from pipeline.model import CaptionModel
-from pipeline.search.config import SearchConfig
-from pipeline.search.generation import Hypothesis, search
-from pipeline.search.wording import resolve
+from latentcap.data.batches.tokenizer import CaptionTokenizer
+from latentcap.inference.folded_decoder import FoldedDecoder
+from latentcap.model.caption_model import CaptionModel
+from latentcap.model.decoder import Decoder
+from latentcap.model.fusion import Attention, Memory
+from latentcap.search.config import SearchConfig
+from latentcap.search.generation import Hypothesis, search
+from latentcap.search.wording import resolve
 
 
 def search_captions(

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
-from data.errors import UserError, did_you_mean
+from latentcap.data.errors import UserError, did_you_mean
 
 ENGLISH = "english"  # in ``bad_endings``: all of BAD_ENDINGS
 BAD_ENDINGS = (

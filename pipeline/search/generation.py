@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.search.config import SearchConfig
-from pipeline.search.constraints import NoRepeat, Required, Rule
-from pipeline.search.hypotheses import Hypothesis, Record
-from pipeline.search.selection import Beams, BestBeams, Choice, Chooser, DiverseBeams, RequiredBeams, Sampler
+from latentcap.search.config import SearchConfig
+from latentcap.search.constraints import NoRepeat, Required, Rule
+from latentcap.search.hypotheses import Hypothesis, Record
+from latentcap.search.selection import Beams, BestBeams, Choice, Chooser, DiverseBeams, RequiredBeams, Sampler
 
 
 class State(Protocol):

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.search.config import SearchConfig
-from pipeline.search.selection import Beams, Choice
+from latentcap.search.config import SearchConfig
+from latentcap.search.selection import Beams, Choice
 
 
 @dataclass

@@ -12,8 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pipeline.search.config import SearchConfig
-from pipeline.search.constraints import Required
+from latentcap.search.config import SearchConfig
+from latentcap.search.constraints import Required
 
 
 @dataclass

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from data.errors import UserError
-from data.tokenizer import FULL_STOP, CaptionTokenizer
-from pipeline.search.config import BAD_ENDINGS, ENGLISH, SearchConfig
-from pipeline.search.constraints import NoEnding, NoPhrase, Required, Rule, Spelling
-from pipeline.search.generation import Hypothesis
-from pipeline.search.text_rules import NoTextEnding, NoWordsInText, words_that_join
+from latentcap.data.batches.tokenizer import FULL_STOP, CaptionTokenizer
+from latentcap.data.errors import UserError
+from latentcap.search.config import BAD_ENDINGS, ENGLISH, SearchConfig
+from latentcap.search.constraints import NoEnding, NoPhrase, Required, Rule, Spelling
+from latentcap.search.generation import Hypothesis
+from latentcap.search.text_rules import NoTextEnding, NoWordsInText, words_that_join
 
 
 @dataclass(frozen=True)

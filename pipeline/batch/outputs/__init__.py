@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data.errors import UserError, did_you_mean
-from pipeline.batch.outputs.base import EXISTING, Output
-from pipeline.batch.outputs.parts import ParquetParts
-from pipeline.batch.outputs.sidecar import Sidecars
-from pipeline.batch.outputs.table import CsvFile, ParquetFile
-from pipeline.batch.outputs.webdataset import Tars
+from latentcap.batch.outputs.base import EXISTING, Output
+from latentcap.batch.outputs.parts import ParquetParts
+from latentcap.batch.outputs.sidecar import Sidecars
+from latentcap.batch.outputs.table import CsvFile, ParquetFile
+from latentcap.batch.outputs.webdataset import Tars
+from latentcap.data.errors import UserError, did_you_mean
 
 __all__ = ["EXISTING", "FORMATS", "Output", "choose_format", "make_output"]
 

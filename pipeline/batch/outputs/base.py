@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipeline.batch.inputs import Input
-from pipeline.batch.journal import Journal, Record, written_to_disk
+from latentcap.batch.inputs import Input
+from latentcap.batch.journal import Journal, Record, written_to_disk
 
 EXISTING = ("skip", "overwrite", "append", "prepend")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 
-from data.errors import UserError
-from pipeline.batch.journal import Record, written_to_disk
-from pipeline.batch.outputs.base import Output, public
-from pipeline.batch.outputs.table import write_parquet
+from latentcap.batch.journal import Record, written_to_disk
+from latentcap.batch.outputs.base import Output, public
+from latentcap.batch.outputs.table import write_parquet
+from latentcap.data.errors import UserError
 
 PER_PART = 10_000
 

@@ -8,12 +8,12 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePath
 
-from data.errors import UserError
-from data.example import ImageRef
-from data.files import written_whole
-from pipeline.batch.inputs import Input
-from pipeline.batch.journal import Record, digest, write_error
-from pipeline.batch.outputs.base import Mark, Output, all_captions, merge_text
+from latentcap.batch.inputs import Input
+from latentcap.batch.journal import Record, digest, write_error
+from latentcap.batch.outputs.base import Mark, Output, all_captions, merge_text
+from latentcap.data.errors import UserError
+from latentcap.data.example import ImageRef
+from latentcap.data.files import written_whole
 
 
 class Sidecars(Output):

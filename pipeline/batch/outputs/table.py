@@ -10,9 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from data.errors import UserError
-from pipeline.batch.journal import Record, written_to_disk
-from pipeline.batch.outputs.base import Mark, Output, public
+from latentcap.batch.journal import Record, written_to_disk
+from latentcap.batch.outputs.base import Mark, Output, public
+from latentcap.data.errors import UserError
 
 ROW_GROUP = 10_000
 

@@ -12,15 +12,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import IO
 
-from data.errors import UserError
-from data.example import ImageRef
-from data.listing import is_listed
-from data.medical.dicom import is_dicom
-from data.readers.paths import DICOM_SUFFIXES
-from pipeline.batch.inputs import Input
-from pipeline.batch.journal import Record, digest, written_to_disk
-from pipeline.batch.outputs.base import Output, all_captions, merge_text, public
-from pipeline.progress import Progress
+from latentcap.batch.inputs import Input
+from latentcap.batch.journal import Record, digest, written_to_disk
+from latentcap.batch.outputs.base import Output, all_captions, merge_text, public
+from latentcap.data.dicom import is_dicom
+from latentcap.data.errors import UserError
+from latentcap.data.example import ImageRef
+from latentcap.data.listing import is_listed
+from latentcap.data.readers.paths import DICOM_SUFFIXES
+from latentcap.progress import Progress
 
 PER_TAR = 1000
 

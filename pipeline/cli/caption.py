@@ -1,0 +1,285 @@
+"""Caption images: ``latentcap caption photos/ --model models/rsicd --output captions.jsonl``
+
+Every caption is kept as soon as it is known. Run again, it goes on where it was stopped. Images that cannot be read
+never stop it: they are listed, with reasons, in ``captions.jsonl.run/errors.jsonl``.
+
+Exit code: 0 all images are captioned, 1 none could be, 2 a mistake in the command, 3 some could not be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from latentcap.batch.cards import cards
+from latentcap.batch.engine import Engine
+from latentcap.batch.inputs import Inputs
+from latentcap.batch.journal import Record
+from latentcap.batch.merge import merge
+from latentcap.batch.outputs import Output, choose_format, make_output
+from latentcap.batch.pool import Block
+from latentcap.batch.run import Run, Summary
+from latentcap.batch.run_folder import RunFolder, model_hash
+from latentcap.batch.shards import Shard, choose_shard
+from latentcap.batch.tables import Columns
+from latentcap.batch.worker import WorkerSettings
+from latentcap.cli.caption_options import parse
+from latentcap.cli.run import run as run_program
+from latentcap.cli.search_options import search_settings
+from latentcap.data.errors import UserError
+from latentcap.data.jsonl import iter_jsonl
+from latentcap.model_folder import read_config
+from latentcap.pages.gallery import write_gallery
+from latentcap.search.config import SearchConfig
+
+SHOWN_FAILURES = 5
+
+
+class AnyEngine(Protocol):
+    """What maps blocks of inputs to blocks of records: on this machine, or on a cluster."""
+
+    search: SearchConfig
+    devices: int
+    workers: int  # of each device
+
+    def block(self, inputs: int) -> int: ...
+
+    def map(self, blocks: Iterator[Block]) -> Iterator[list[Record]]: ...
+
+
+MakeEngine = Callable[[argparse.Namespace, WorkerSettings], AnyEngine]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program. Returns its exit code. Raises UserError for a mistake in the command."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["merge"]:
+        return merge_outputs(arguments[1:])
+    options = parse(arguments)
+    return caption(options, choose_shard(options.shard_index, options.num_shards), make_engine)
+
+
+def caption(options: argparse.Namespace, shard: Shard, make_engine: MakeEngine) -> int:
+    """Caption what the options name, with the model that ``make_engine`` spreads. Returns the exit code."""
+    if options.gallery and options.gallery.is_dir():
+        raise UserError(f"--gallery {options.gallery}: a folder, where the name of an HTML file is needed.")
+    kind = choose_format(options.output, options.format)
+    inputs = choose_inputs(options, shard, whole_tars=kind == "webdataset")
+    output, folder = choose_output(options, kind, shard)
+    with folder:
+        if not (folder.manifest or options.overwrite):
+            output.check_unknown()
+        engine = make_engine(options, worker_settings(options, keep_images=output.needs_images))
+        few = len(list(islice(inputs, options.batch_size * engine.workers * engine.devices)))
+        wanted = settings(options, kind, shard) | {"search": engine.search.to_dict()}
+        if options.overwrite:  # now that nothing else in the command can be wrong
+            output.clear()
+            folder.clear()
+        run = Run(inputs, output, folder, block=engine.block(few), quiet=options.quiet)
+        folder.begin(wanted, empty=not run.summary.resumed)
+        folder.update(inputs=options.images, model_folder=options.model)
+        announce(options, shard, output, run.summary)
+        summary = run(engine.map, total=inputs.count_beside())
+        report(summary, folder, output, quiet=options.quiet)
+        if options.gallery and not summary.interrupted:
+            show_gallery(options, inputs, output, folder)
+    if summary.interrupted:
+        raise KeyboardInterrupt
+    return 0 if not summary.failed else 3 if summary.captioned or summary.resumed else 1
+
+
+# What goes in ---------------------------------------------------------------------------------------------------------
+
+
+def choose_inputs(options: argparse.Namespace, shard: Shard, *, whole_tars: bool) -> Inputs:
+    """The images and what is known of each. Raises UserError where there are none."""
+    config = read_config(Path(options.model))
+    columns = Columns(
+        image=options.image_column,
+        context=options.context_column,
+        root=options.image_root,
+        numbers=tuple(config["fields"]["numbers"]),
+        categories=tuple(config["fields"]["categories"]),
+        reads_context=config["model"]["context"]["encoder"] != "none",
+    )
+    if not columns.reads_context and (options.context or options.contexts or options.context_column):
+        raise UserError(f"{options.model} reads no context: it was trained with context.encoder 'none'.")
+    context = choose_context(options)
+    inputs = Inputs(
+        options.images,
+        columns=columns,
+        context=context,
+        belongs=partial(Shard.holds, shard, whole_tars=whole_tars) if shard.number > 1 else lambda item: True,
+    )
+    first = next(iter(inputs), None)
+    if options.contexts and first and not any(context(item.name) for item in inputs):
+        raise UserError(
+            f"{options.contexts}: none of its files is among the images. It names "
+            f"'{next(iter(read_contexts(options.contexts)), '')}', ...; the images are called '{first.name}', ..., as "
+            "in the output."
+        )
+    return inputs
+
+
+def choose_context(options: argparse.Namespace) -> Callable[[str], str | None]:
+    """The context of an input by its name."""
+    if options.contexts is not None:
+        return read_contexts(options.contexts).get
+    return lambda name: options.context
+
+
+def read_contexts(path: Path) -> dict[str, str]:
+    known: dict[str, str] = {}
+    for number, line in enumerate(iter_jsonl(path), start=1):
+        file, context = line.get("file"), line.get("context")
+        if not isinstance(file, str) or not (context is None or isinstance(context, str)):
+            raise UserError(f'{path}, line {number}: {{"file": "...", "context": "..."}} is needed.')
+        if context:
+            known[file] = context
+    return known
+
+
+# What comes out -------------------------------------------------------------------------------------------------------
+
+
+def choose_output(options: argparse.Namespace, kind: str, shard: Shard) -> tuple[Output, RunFolder]:
+    """The output and its run folder, ``OUTPUT.run``; the inputs give the name where sidecars stand beside them."""
+    path = options.output
+    if path is None:
+        only = options.images[0].removeprefix("@") if len(options.images) == 1 and options.images[0] != "-" else ""
+        base = Path(os.path.abspath(only)) if os.path.exists(only) else Path("captions")
+    else:
+        base = Path(os.path.abspath(path))
+    if kind not in ("txt", "caption") and path is not None:
+        path = base = shard.output(path)
+        run = base.with_name(base.name + ".run")
+    else:
+        run = shard.output(base.with_name(base.name + ".run"))
+    if path is not None and path.exists() and not (path.is_file() or path.is_dir()):
+        run = Path(tempfile.mkdtemp(prefix="captions-")) / "captions.run"  # a pipe or terminal: nothing to go on with
+    output = make_output(
+        path,
+        run,
+        kind,
+        num_captions=options.num_captions or 1,
+        existing=options.existing,
+        separator=options.separator,
+    )
+    return output, RunFolder(run, output=str(output))
+
+
+def worker_settings(options: argparse.Namespace, *, keep_images: bool) -> WorkerSettings:
+    """What each process that captions loads and writes."""
+    return WorkerSettings(
+        options.model,
+        device=options.device or "",
+        dtype=options.dtype,
+        heads=options.heads,
+        prefix=options.prefix,
+        suffix=options.suffix,
+        words=options.words,
+        keep_images=keep_images,
+    )
+
+
+def make_engine(options: argparse.Namespace, given: WorkerSettings) -> Engine:
+    """The model, loaded, and how it is spread over threads or processes."""
+    return Engine(
+        given,
+        search_settings(options),
+        workers=options.workers,
+        devices=options.devices,
+        batch_size=options.batch_size,
+    )
+
+
+def settings(options: argparse.Namespace, kind: str, shard: Shard) -> dict[str, Any]:
+    """What one output has to be made with from its beginning to its end."""
+    texts = (
+        {name: getattr(options, name) for name in ("existing", "separator")}
+        if kind in ("txt", "caption", "webdataset")
+        else {}
+    )
+    return {
+        "model": model_hash(Path(options.model)),
+        "heads": options.heads,
+        "format": kind,
+        "prefix": options.prefix,
+        "suffix": options.suffix,
+        "words": options.words,
+        "context": options.context,
+        "contexts": sha256(options.contexts.read_bytes()).hexdigest() if options.contexts else None,
+        "columns": {"image": options.image_column, "context": options.context_column},
+        "dtype": options.dtype,
+        "shard": str(shard),
+        **texts,
+    }
+
+
+# What is said ---------------------------------------------------------------------------------------------------------
+
+
+def announce(options: argparse.Namespace, shard: Shard, output: Output, summary: Summary) -> None:
+    if options.quiet:
+        return
+    if shard.number > 1:
+        source = f" (from {shard.source})" if shard.source else ""
+        print(f"part {shard.index} of {shard.number}{source}: {output}", file=sys.stderr)
+    if summary.resumed:
+        print(f"resuming: {summary.resumed:,} already in {output} (--overwrite starts anew)", file=sys.stderr)
+
+
+def report(summary: Summary, folder: RunFolder, output: Output, *, quiet: bool) -> None:
+    """Name the first failures, and say what was done."""
+    if summary.failed:
+        for record in islice(folder.errors, SHOWN_FAILURES):
+            print(printable(f"cannot caption {record['file']}: {record['error']}"), file=sys.stderr)
+        if summary.failed > SHOWN_FAILURES:
+            print(f"... and {summary.failed - SHOWN_FAILURES:,} more", file=sys.stderr)
+        print(f"listed in {folder.errors.path}", file=sys.stderr)
+    if not quiet:
+        rate = summary.captioned / max(summary.seconds, 1e-6)
+        skipped = f"{summary.skipped:,} skipped, " if summary.skipped else ""
+        counts = f"{summary.captioned:,} captioned, {skipped}{summary.failed:,} failed, {rate:.1f} images/s"
+        print(printable(f"{counts}: {output}"), file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """Without what a terminal cannot show: a name's bytes that are not UTF-8, and control characters."""
+    shown = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in shown)
+
+
+def show_gallery(options: argparse.Namespace, inputs: Inputs, output: Output, folder: RunFolder) -> None:
+    try:
+        write_gallery(options.gallery, cards(inputs, output.journal, folder.errors), title="Captions")
+    except OSError as error:
+        raise UserError(f"--gallery {options.gallery}: cannot be written ({error.strerror}).") from None
+    if not options.quiet:
+        print(f"gallery: {options.gallery}", file=sys.stderr)
+
+
+def merge_outputs(arguments: Sequence[str]) -> int:
+    """``latentcap caption merge OUTPUT``: the outputs of all parts as one."""
+    parser = argparse.ArgumentParser(
+        prog="latentcap caption merge", description="Join the outputs of --num-shards processes."
+    )
+    parser.add_argument("output", type=Path, help="what --output was: captions.jsonl, .csv or .parquet")
+    path = parser.parse_args(arguments).output
+    parts, records = merge(path)
+    print(f"{records:,} captions of {parts} parts: {path}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    run_program(main)

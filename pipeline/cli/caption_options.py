@@ -1,0 +1,127 @@
+"""The command line of ``latentcap caption``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from latentcap.batch.engine import BATCH
+from latentcap.batch.outputs import EXISTING, FORMATS
+from latentcap.cli.search_options import add_search_options
+
+DTYPES = ("float32", "bfloat16", "float16")
+EPILOG = """Exit code: 0 all images are captioned, 1 none could be, 2 a mistake in the command, 3 some could not be.
+
+Run again, the same command goes on where it was stopped. `latentcap caption merge captions.jsonl` joins the outputs of
+--num-shards processes."""
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="latentcap caption",
+        description="Caption images, as many as there are.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_caption_options(parser)
+    add_machine_options(parser.add_argument_group("machine"))
+    return parser.parse_args(arguments)
+
+
+def add_caption_options(parser: argparse.ArgumentParser, *, format: str | None = None) -> None:
+    """What goes in, what comes out and how: the options that ``caption`` and ``caption-ray`` have in common."""
+    add = parser.add_argument
+    add(
+        "images",
+        nargs="+",
+        metavar="IMAGES",
+        help="image files, folders (with all below them), tars, patterns (*, {000..099}), tables (.jsonl, .csv, "
+        ".parquet) with a column of images, @list.txt, or - for a list on standard input",
+    )
+    add("--model", required=True, metavar="FOLDER", help="model folder, such as models/rsicd")
+    add(
+        "--heads",
+        metavar="V+T",
+        help="only the first V visual and T text heads, such as 1+1, of a model trained with RandomHeadBudget",
+    )
+    _add_output(parser.add_argument_group("output"), format)
+    _add_context(parser.add_argument_group("context and tables"))
+    add_search_options(parser)
+
+
+def positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' must be a whole number, 1 or more")
+    return int(text)
+
+
+def _add_output(group: argparse._ArgumentGroup, format: str | None) -> None:
+    add = group.add_argument
+    add(
+        "--output",
+        type=Path,
+        metavar="PATH",
+        help="file, or folder for --format parts, txt, caption and webdataset; not needed for txt and caption, which "
+        "then stand beside the images",
+    )
+    default = format or "by the output's suffix, else jsonl"
+    add("--format", choices=FORMATS, default=format, help=f"parts is Parquet in several files (default: {default})")
+    add("--overwrite", action="store_true", help="forget an earlier run into this output and start anew")
+    add(
+        "--existing",
+        choices=EXISTING,
+        default="skip",
+        help="what becomes of a text that an image has already: txt, caption, webdataset (default: %(default)s)",
+    )
+    add("--separator", default=" ", metavar="TEXT", help="between the texts of --existing append and prepend")
+    add("--prefix", default="", metavar="TEXT", help="put before each caption")
+    add("--suffix", default="", metavar="TEXT", help="put after each caption")
+    add("--words", action="store_true", help="also write each word with its probability")
+    add("--gallery", type=Path, metavar="HTML", help="also write a page that shows images and captions")
+    add("--quiet", action="store_true", help="no progress and no summary; failures are reported all the same")
+
+
+def _add_context(group: argparse._ArgumentGroup) -> None:
+    one = group.add_mutually_exclusive_group()
+    one.add_argument("--context", metavar="TEXT", help="what is known besides the image, for all images")
+    one.add_argument(
+        "--contexts",
+        type=Path,
+        metavar="FILE",
+        help='JSON Lines of {"file": ..., "context": ...}, named as in the output',
+    )
+    group.add_argument("--image-column", metavar="NAME", help="of tables (default: file_name, image, file, path, ...)")
+    group.add_argument("--context-column", metavar="NAME", help="of tables (default: context)")
+    group.add_argument(
+        "--image-root", type=Path, metavar="FOLDER", help="where a table's paths begin (default: its own)"
+    )
+
+
+def add_machine_options(group: argparse._ArgumentGroup) -> None:
+    add_model_options(group)
+    add = group.add_argument
+    add(
+        "--workers",
+        type=positive,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="threads that each take batches from file to caption (default: one for each core, %(default)s)",
+    )
+    add("--devices", type=positive, default=1, metavar="N", help="processes, one for each GPU (default: %(default)s)")
+    add("--num-shards", type=int, metavar="N", help="parts that the job is divided into, one for each machine")
+    add(
+        "--shard-index",
+        type=int,
+        metavar="I",
+        help="this process's part, from 0 (default: what SLURM or torchrun says, else all)",
+    )
+
+
+def add_model_options(group: argparse._ArgumentGroup) -> None:
+    """How the model runs, wherever that is."""
+    add = group.add_argument
+    add("--batch-size", type=positive, metavar="N", default=BATCH, help="images at once (default: %(default)s)")
+    add("--device", help="cpu, cuda, cuda:1, mps (default: a GPU where there is one)")
+    add("--dtype", choices=DTYPES, help="what the CNN computes in (default: the fastest that the device multiplies)")

@@ -1,0 +1,115 @@
+"""Look at a data set before training on it: ``latentcap prepare check DATA``.
+
+Exit code: 0 the data are clean, 1 problems were found, 2 the data cannot be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from latentcap.cli.run import run
+from latentcap.data.check.examples import check_examples
+from latentcap.data.errors import UserError, did_you_mean
+from latentcap.data.readers import FORMATS, Fields, read_examples
+
+FIELD_NAMES = tuple(field.name for field in dataclasses.fields(Fields))
+SECONDS_BETWEEN_LINES = 5.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program. Returns its exit code. Raises UserError where the data cannot be read."""
+    arguments = parse_arguments(argv)
+    examples = read_examples(
+        arguments.data,
+        format=arguments.format,
+        image_root=arguments.image_root,
+        fields=parse_fields(arguments.field),
+        allow_leaks=True,
+    )
+    with show_progress("checking images") as progress:
+        report = check_examples(examples, progress=progress)
+    print(report.to_text())
+    if arguments.json:
+        try:
+            arguments.json.write_text(
+                json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+            )
+        except OSError as error:
+            raise UserError(f"--json {arguments.json}: cannot be written ({error.strerror}).") from None
+    return 0 if report.clean else 1
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Look at a data set before training on it.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    check = commands.add_parser(
+        "check",
+        help="read every image and caption once and report problems",
+        description="Read every image and caption once. Exit code: 0 clean, 1 problems found, 2 cannot be read.",
+    )
+    check.add_argument(
+        "data", nargs="+", help="files, folders, patterns such as 'train-{00000..00009}.tar', or hf:NAME"
+    )
+    check.add_argument("--format", default="auto", help=f"auto (default), {', '.join(FORMATS)}")
+    check.add_argument("--image-root", metavar="FOLDER", help="what image paths are relative to (default: the table's)")
+    check.add_argument(
+        "--field",
+        action="append",
+        default=[],
+        metavar="FIELD=COLUMN",
+        help="the column of a field, as caption=Findings or numbers=age,weight, or how reports are read, as "
+        f"report=impression; fields: {', '.join(FIELD_NAMES)}",
+    )
+    check.add_argument("--json", type=Path, metavar="FILE", help="write the whole report there too")
+    return parser.parse_args(argv)
+
+
+def parse_fields(assignments: Sequence[str]) -> Fields:
+    """``["caption=Findings", "numbers=age,weight"]`` as Fields. Raises UserError for anything else."""
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, column = assignment.partition("=")
+        if not equals or name not in FIELD_NAMES:
+            raise UserError(
+                f"--field {assignment}: not FIELD=COLUMN with a known field.{did_you_mean(name, FIELD_NAMES)} "
+                f"Fields: {', '.join(FIELD_NAMES)}."
+            )
+        several = name in ("numbers", "categories", "labels")
+        values[name] = tuple(column.split(",")) if several else column
+    return Fields(**values)
+
+
+@contextmanager
+def show_progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, otherwise a line every few seconds; on stderr. Yields ``update(done, total)``."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        return
+    printed = time.monotonic()
+
+    def print_line(done: int, total: int) -> None:
+        nonlocal printed
+        if time.monotonic() - printed >= SECONDS_BETWEEN_LINES:
+            printed = time.monotonic()
+            print(f"{what}: {done:,} of {total:,}", file=sys.stderr, flush=True)
+
+    yield print_line
+
+
+if __name__ == "__main__":
+    run(main)

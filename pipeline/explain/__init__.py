@@ -1,7 +1,0 @@
-"""Where each head looked while a caption was written: a page to look at, and tensors to compute with."""
-
-from pipeline.explain.page import write_page
-from pipeline.explain.record import caption_record
-from pipeline.explain.tensors import bertviz_arguments, context_names
-
-__all__ = ["bertviz_arguments", "caption_record", "context_names", "write_page"]

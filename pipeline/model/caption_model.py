@@ -1,0 +1,145 @@
+"""The chain: backbone, context encoder, fusion and decoder as one module. Tensors in, tensors out.
+
+Dimension letters: see ``latent_attention.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from latentcap.config import ModelConfig
+from latentcap.data.batches.context import ContextBatch, ContextFields
+from latentcap.data.errors import UserError
+from latentcap.model.backbone import Backbone
+from latentcap.model.context import ContextEncoder
+from latentcap.model.decoder import Decoder
+from latentcap.model.fusion import Fusion, Memory
+from latentcap.model.label_head import LabelHead
+
+
+class CaptionModel(nn.Module):
+    """Images and context to a :class:`Memory`, once; then words from it, all at once or one by one."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        vocab_size: int,
+        fields: ContextFields | None = None,
+        labels: Mapping[str, Sequence[str]] | None = None,
+        load_weights: bool = True,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        embed_dim = config.decoder.embed_dim
+        self.backbone = Backbone(config.backbone, load_weights=load_weights)
+        self.context = None
+        if config.context.encoder != "none":
+            self.context = ContextEncoder(
+                config.context,
+                fields or ContextFields(),
+                vocab_size=vocab_size,
+                embed_dim=embed_dim,
+                load_weights=load_weights,
+            )
+        fusion = Fusion(
+            query_dim=config.decoder.hidden_dim,
+            region_dim=self.backbone.num_channels,
+            text_dim=embed_dim,
+            output_dim=embed_dim,
+            visual_heads=config.fusion.visual_heads,
+            text_heads=config.fusion.text_heads,
+            head_dim=config.head_dim,
+            latent_dim=config.latent_dim,
+            latent_dropout=config.fusion.latent_dropout,
+            max_views=config.max_views,
+            routed_top_k=config.fusion.routed_top_k,
+            shared_heads=config.fusion.shared_heads,
+            route_by=config.fusion.route_by,
+            balance=config.fusion.balance,
+        )
+        self.decoder = Decoder(
+            vocab_size,
+            fusion,
+            embed_dim=embed_dim,
+            hidden_dim=config.decoder.hidden_dim,
+            dropout=config.decoder.dropout,
+        )
+        self.summarise_image = nn.Sequential(nn.Linear(self.backbone.num_channels, embed_dim), nn.LayerNorm(embed_dim))
+        self.summarise_context = nn.Linear(embed_dim, embed_dim)
+        self.dropout = nn.Dropout(config.decoder.dropout)
+        channels = self.backbone.num_channels
+        self.labels = LabelHead(channels, labels, dropout=config.decoder.dropout) if labels else None
+        self.summarise_labels = None
+        if config.reads_labels:
+            if self.labels is None:
+                raise UserError(
+                    "model.model.reads_labels is true, and there is no label head to read: name labels in "
+                    "data.fields.labels and set model.optim.label_weight above 0, or leave reads_labels out."
+                )
+            self.summarise_labels = nn.Linear(self.labels.num_classes, embed_dim)
+
+    def encode(
+        self,
+        *,
+        images: Tensor | None = None,
+        regions: Tensor | None = None,
+        cells: Tensor | None = None,
+        view_mask: Tensor | None = None,
+        context: ContextBatch | None = None,
+    ) -> Memory:
+        """Everything that is computed once per example.
+
+        Args:
+            images: normalised, (B, V, 3, H, W); or
+            regions: the backbone's output for them, (B, V * h * w, C), from the feature cache; or
+            cells: the output of the backbone's frozen layers, (B, V * h' * w', c), see ``Backbone.parts``.
+            view_mask: True for views that exist, (B, V). None: all.
+            context: None where the model has no context encoder or nothing is known.
+        """
+        if cells is not None:
+            assert self.backbone.parts is not None
+            regions = self.backbone.parts.finish(cells.to(self.decoder.bias.dtype))
+        if regions is None:
+            assert images is not None
+            regions = self.backbone(images)
+        regions = regions.to(self.decoder.bias.dtype)
+        if not self.config.sees_image:
+            regions = torch.zeros_like(regions)
+        batch = regions.shape[0]
+        region_mask = None
+        if view_mask is not None and view_mask.shape[1] > 1:
+            region_mask = view_mask.repeat_interleave(regions.shape[1] // view_mask.shape[1], 1)
+        pooled = _mean(regions, region_mask)
+        summary = self.summarise_image(pooled)
+        if self.labels is not None and self.summarise_labels is not None:
+            summary = summary + self.summarise_labels(self.labels.probabilities(pooled))
+        fusion = self.decoder.fusion
+        visual = fusion.compress_regions(regions, self.backbone.grid)
+        if self.context is not None:
+            if context is None:
+                empty = torch.zeros(batch, 0, dtype=torch.long, device=regions.device)
+                fields = self.context.fields
+                context = ContextBatch(
+                    empty,
+                    empty.bool(),
+                    regions.new_full((batch, len(fields.numbers)), torch.nan),
+                    empty.new_full((batch, len(fields.categories)), -1),
+                )
+            encoded, context_mask = self.context(context)
+            summary = summary + self.summarise_context(_mean(encoded, context_mask))
+            latents = fusion.compress_context(encoded)
+        else:
+            latents, context_mask = summary.new_zeros(batch, 0, fusion.latent_dim), None
+        return Memory(visual, region_mask, latents, context_mask, self.dropout(summary), pooled)
+
+
+def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
+    """(B, S, C) to (B, C), over the positions where mask (B, S) is True."""
+    if mask is None:
+        return values.mean(1)
+    weights = mask.unsqueeze(-1).to(values.dtype)
+    return (values * weights).sum(1) / weights.sum(1).clamp_min(1)

@@ -1,0 +1,365 @@
+"""The LightningModule: loss, optimiser and free-running validation around :class:`CaptionModel`.
+
+Dimension letters: see ``latent_attention.py``.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from latentcap.captioner import Captioner, fast_dtype
+from latentcap.config import ModelConfig
+from latentcap.data.batches.context import ContextCollator, ContextFields, load_context_tokenizer
+from latentcap.data.batches.datamodule import CaptionData
+from latentcap.data.batches.dataset import Batch
+from latentcap.data.batches.tokenizer import CaptionTokenizer
+from latentcap.data.batches.transforms import ImageConfig
+from latentcap.data.errors import UserError
+from latentcap.data.example import Example
+from latentcap.inference.folded_backbone import inference_copy, inference_stem
+from latentcap.metrics import CaptionMetrics
+from latentcap.model.caption_model import CaptionModel
+from latentcap.model.fusion import Attention, Memory
+from latentcap.model.label_head import accuracies, label_classes
+from latentcap.model_folder import read_config
+from latentcap.progress import Progress
+from latentcap.search.captions import search_captions
+from latentcap.search.config import SearchConfig
+from latentcap.training.cached_regions import fingerprint
+from latentcap.training.fine_tuning import start_model
+from latentcap.training.optim import OptimConfig, Stages, build_optimizer, warmup_cosine
+from latentcap.training.self_critical import SelfCritical
+
+logger = logging.getLogger(__name__)
+
+
+class CaptionModule(L.LightningModule):
+    """Trains a :class:`CaptionModel` on a :class:`CaptionData`.
+
+    Args:
+        model: the model's settings. Left out when ``start_from`` is given, they are those of that folder.
+        optim: the training settings.
+        search: how validation captions are searched for, and what the model folder proposes.
+        start_from: a model folder whose weights are the start; words that both vocabularies have keep their rows.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig | None = None,
+        *,
+        optim: OptimConfig | None = None,
+        search: SearchConfig | None = None,
+        start_from: str | None = None,
+    ) -> None:
+        super().__init__()
+        base = read_config(Path(start_from)) if start_from else None
+        if model is None:
+            model = ModelConfig.from_dict(base["model"]) if base else ModelConfig()
+        self.config = model
+        self.optim = optim or OptimConfig()
+        self.search = search or SearchConfig(max_length=model.decoder.max_length)
+        self.start_from = start_from
+        self.model: CaptionModel | None = None
+        self.metrics = CaptionMetrics()
+        self.captions: list[dict[str, Any]] = []
+        self.started: str = ""
+        self._critic: SelfCritical | None = None
+        self._stages: Stages | None = None
+
+    # Building ----------------------------------------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        """Build the model once the data is known: vocabulary, context statistics, cached regions."""
+        if self.model is not None:
+            return
+        data: CaptionData = self.trainer.datamodule  # type: ignore[attr-defined]
+        if "train" in data.examples:
+            base = CaptionTokenizer.load(Path(self.start_from) / "tokenizer.json") if self.start_from else None
+            self.tokenizer, fields = data.build_tokenizer(base), data.context_fields()
+            names = data.fields.labels if self.optim.label_weight > 0 else ()
+            self.model = CaptionModel(
+                self.config,
+                vocab_size=len(self.tokenizer),
+                fields=fields,
+                labels=label_classes(data.examples["train"], names),
+                load_weights=self.start_from is None,
+            )
+            if base is not None:
+                self.started = start_model(self.model, Path(self.start_from or ""), base, self.tokenizer)
+                logger.info(self.started)
+            backbone = self.model.backbone
+            self.image = ImageConfig.from_timm(
+                backbone.data_config,
+                size=tuple(backbone.data_config["input_size"][1:]),
+                crop_mode=data.crop_mode,
+                in_chans=self.config.backbone.in_chans,
+            )
+            self.context_tokenizer = (
+                load_context_tokenizer(self.config.context.encoder)
+                if self.config.context.encoder not in ("embedding", "none")
+                else None
+            )
+        elif self.start_from:
+            captioner = Captioner.from_pretrained(self.start_from)
+            self.model, self.tokenizer, self.image = captioner.model, captioner.tokenizer, captioner.image
+            self.context_tokenizer = captioner.context_tokenizer
+        else:
+            raise UserError(
+                "nothing to validate or test: set model.start_from to a model folder (--model.start_from FOLDER)."
+            )
+        self._stages = Stages(self.model, self.optim)
+        self._prepare_data(data)
+
+    def _prepare_data(self, data: CaptionData) -> None:
+        """Make the datasets; what the backbone's frozen layers give is computed now, once for each image."""
+        assert self.model is not None
+        backbone = self.model.backbone
+        most = max(len(example.images) for examples in data.examples.values() for example in examples)
+        if most > self.config.max_views:
+            raise UserError(
+                f"the data have examples with up to {most} views, and model.model.max_views is "
+                f"{self.config.max_views}: set it to {most} (--model.model.max_views {most}); missing views are masked."
+            )
+        context = ContextCollator(
+            tokenizer=self.context_tokenizer or self.tokenizer,
+            fields=self.model.context.fields if self.model.context else ContextFields(),
+            max_tokens=self.config.context.max_tokens,
+            enabled=self.model.context is not None,
+        )
+        settings: dict[str, Any] = {
+            "tokenizer": self.tokenizer,
+            "context": context,
+            "image": self.image,
+            "max_length": self.config.decoder.max_length,
+        }
+        live = data.augmentation is not None and not data.variants  # each image is to look different in every epoch
+        parts = None if backbone.frozen or live else backbone.parts
+        if not backbone.frozen and parts is None:
+            data.prepare_datasets(**settings, encode=None)
+            return
+        device = self.trainer.strategy.root_device
+        dtype = fast_dtype(device)
+        backbone.to(device)
+        if parts is None:
+            fast: Callable[[], nn.Module] = functools.cache(lambda: inference_copy(backbone, dtype))
+            cells, channels = backbone.grid[0] * backbone.grid[1], backbone.num_channels
+        else:
+            fast = functools.cache(lambda: inference_stem(backbone, dtype))
+            cells, channels = parts.shape[0] * parts.shape[1], parts.shape[2]
+
+        def encode(images: Tensor) -> Tensor:
+            images = images.to(device, dtype)
+            if parts is None:
+                return fast()(images.unsqueeze(1)).float().cpu()
+            return fast()(images.contiguous(memory_format=torch.channels_last)).flatten(2).mT.float().cpu()
+
+        with Progress("regions of images", unit="img") as progress:
+            data.prepare_datasets(
+                **settings,
+                encode=encode,
+                fingerprint=fingerprint(backbone, self.image, dtype, stem=None if parts is None else parts.stem),
+                shape=(cells, channels),
+                cached="regions" if parts is None else "cells",
+                batch_size=8 if device.type == "cpu" else 64,
+                progress=progress.update,
+            )
+
+    # Steps -------------------------------------------------------------------------------------------------------
+
+    def on_train_epoch_start(self) -> None:
+        assert self.model is not None
+        assert self._stages is not None
+        started = self._stages.enter(self.current_epoch)
+        self.model.backbone.train(self.model.training)  # layers that do not learn keep their batch statistics
+        for part in started:
+            logger.info("epoch %d: the %s is trained from here on", self.current_epoch, part)
+
+    def training_step(self, batch: Batch | None, batch_index: int) -> Tensor | None:
+        if batch is None:
+            return None
+        loss = self._self_critical_loss(batch) if self.optim.self_critical else self._loss(batch, training=True)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
+        return loss
+
+    def validation_step(self, batch: Batch | None, batch_index: int) -> None:
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Batch | None, batch_index: int) -> None:
+        self._evaluate(batch, "test")
+
+    def _memory(self, batch: Batch) -> Memory:
+        assert self.model is not None
+        return self.model.encode(**batch.inputs())
+
+    def _loss(self, batch: Batch, *, training: bool) -> Tensor:
+        """Mean cross-entropy of each next word given the true ones before it."""
+        assert self.model is not None
+        decoder = self.model.decoder
+        inputs, targets = batch.tokens[..., :-1], batch.tokens[..., 1:]
+        memory = self._memory(batch)
+        mask = targets != 0
+        rate = self.optim.scheduled_sampling * self._progress if training else 0.0
+        if rate > 0:
+            inputs = self._mix_in_guesses(inputs, memory, rate)
+        hidden, attention = decoder(inputs, memory)
+        logits = decoder.logits(hidden[mask]).float()
+        smoothing = self.optim.label_smoothing if training else 0.0
+        loss = nn.functional.cross_entropy(logits, targets[mask], label_smoothing=smoothing)
+        if training and self.optim.attention_penalty > 0:
+            loss = loss + self.optim.attention_penalty * doubly_stochastic(attention, mask)
+        if training and attention.balance_loss is not None:  # of head routers with fusion.balance: loss
+            loss = loss + attention.balance_loss
+        if training and self.model.labels is not None and memory.pooled is not None:
+            labels = self.model.labels.loss(
+                memory.pooled, [example.labels for example in self._examples(batch, "train")]
+            )
+            self.log("train/label_loss", labels, batch_size=len(batch))
+            loss = loss + self.optim.label_weight * labels
+        return loss
+
+    def _examples(self, batch: Batch, split: str) -> list[Example]:
+        examples = self.trainer.datamodule.datasets[split].examples  # type: ignore[attr-defined]
+        return [examples[index] for index in batch.index.tolist()]
+
+    def _self_critical_loss(self, batch: Batch) -> Tensor:
+        assert self.model is not None
+        if self._critic is None:
+            examples = self.trainer.datamodule.datasets["train"].examples  # type: ignore[attr-defined]
+            self._critic = SelfCritical(
+                examples, self.tokenizer, samples=self.optim.self_critical, max_length=self.search.max_length
+            )
+        loss, reward = self._critic.loss(self.model.decoder, self._memory(batch), batch.index)
+        self.log("train/reward", reward, prog_bar=True, batch_size=len(batch))
+        return loss
+
+    @torch.no_grad()
+    def _mix_in_guesses(self, inputs: Tensor, memory: Memory, rate: float) -> Tensor:
+        """Replace input words after the first by the model's own guesses, each with probability ``rate``."""
+        assert self.model is not None
+        hidden, _ = self.model.decoder(inputs, memory)
+        guesses = self.model.decoder.logits(hidden).argmax(-1)[..., :-1]
+        swap = (torch.rand(guesses.shape, device=guesses.device) < rate) & (inputs[..., 1:] != 0)
+        return torch.cat((inputs[..., :1], torch.where(swap, guesses, inputs[..., 1:])), -1)
+
+    def _evaluate(self, batch: Batch | None, split: str) -> None:
+        """Caption freely by beam search; the teacher-forced number is logged as loss and nothing else."""
+        if batch is None:
+            return
+        assert self.model is not None
+        self.log(f"{split}/loss", self._loss(batch, training=False), batch_size=len(batch), sync_dist=True)
+        memory = self._memory(batch)
+        found = search_captions(self.model, memory, self.tokenizer, self.search)
+        texts = [self.tokenizer.decode(hypotheses[0].tokens) for hypotheses in found]
+        self.metrics.update(texts, batch.references, ids=batch.index.tolist())
+        heads = self.model.labels
+        labels = heads.predict(memory.pooled) if heads is not None and memory.pooled is not None else [{}] * len(batch)
+        examples = self._examples(batch, split)
+        for index, example, text, hypotheses, guess in zip(
+            batch.index.tolist(), examples, texts, found, labels, strict=True
+        ):
+            name = example.images[0].name or example.images[0].path
+            self.captions.append(
+                {
+                    "index": index,
+                    "id": example.id,
+                    "file": name,
+                    "caption": text,
+                    "score": round(hypotheses[0].score, 4),
+                    **({"labels": {key: value for key, (value, _) in guess.items()}} if guess else {}),
+                }
+            )
+
+    def on_validation_epoch_start(self) -> None:
+        self.captions = []
+
+    def on_test_epoch_start(self) -> None:
+        self.captions = []
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_scores("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_scores("test")
+
+    def _log_scores(self, split: str) -> None:
+        scores = self.metrics.compute()
+        self.metrics.reset()
+        shown = ("BLEU-4", "CIDEr-D")
+        for name, value in scores.items():
+            self.log(f"{split}/{name}", value, prog_bar=name in shown, rank_zero_only=False, sync_dist=False)
+        captions = self._captions_of_all_ranks()
+        self.log(f"{split}/distinct", float(len({record["caption"] for record in captions})))
+        if self.model is not None and self.model.labels is not None:
+            examples = self.trainer.datamodule.datasets[split].examples  # type: ignore[attr-defined]
+            truth = [examples[record["index"]].labels for record in captions]
+            for name, (share, _, _) in accuracies([record["labels"] for record in captions], truth).items():
+                self.log(f"{split}/accuracy of {name}", share)
+        if not self.trainer.sanity_checking and self.trainer.is_global_zero:
+            folder = Path(self.trainer.default_root_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            with open(folder / f"captions_{split}.jsonl", "w", encoding="utf-8") as file:
+                for record in captions:
+                    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def _captions_of_all_ranks(self) -> list[dict[str, Any]]:
+        """This split's captions in the order of its examples, whoever wrote them."""
+        shares: list[Any] = [self.captions]
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            shares = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(shares, self.captions)
+        return sorted((record for share in shares for record in share), key=lambda record: record["index"])
+
+    @property
+    def _progress(self) -> float:
+        """How much of the training is done, 0 to 1."""
+        return self.trainer.global_step / max(1, self.trainer.estimated_stepping_batches)
+
+    # Optimiser ---------------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with a group for each part and decay; linear warm-up, then a cosine."""
+        assert self.model is not None
+        optimizer = build_optimizer(self.model.named_parameters(), self.optim)
+        schedule = warmup_cosine(optimizer, self.optim, max(1, int(self.trainer.estimated_stepping_batches)))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # Saving ------------------------------------------------------------------------------------------------------
+
+    def captioner(self) -> Captioner:
+        """The model as it is now, ready to caption and to save."""
+        assert self.model is not None
+        return Captioner(
+            self.model,
+            tokenizer=self.tokenizer,
+            image=self.image,
+            search=self.search,
+            context_tokenizer=self.context_tokenizer,
+        )
+
+
+def doubly_stochastic(attention: Attention, mask: Tensor) -> Tensor:
+    """How unevenly a caption's visual attention covers the regions: mean of (1 - sum over time * N / T)^2.
+
+    ``mask`` (B, G, T) is True on words. Xu et al. (2015), equation 14, scaled so that it does not depend on sizes.
+    """
+    if attention.visual is None:
+        return mask.new_zeros((), dtype=torch.float32)
+    weights = attention.visual.mean(3)  # (B, G, T, N)
+    weights = weights / weights.sum(-1, keepdim=True) * mask.unsqueeze(-1)  # heads that are not computed have zeros
+    share = weights.sum(2) / mask.sum(2, keepdim=True).clamp_min(1)
+    return (1 - share * share.shape[-1]).square().mean()
+
+
+def describe(config: ModelConfig, optim: OptimConfig, search: SearchConfig) -> dict[str, Any]:
+    """All settings of a run as plain values, for the model card."""
+    return {"model": config.to_dict(), "optim": asdict(optim), "search": search.to_dict()}

@@ -1,0 +1,98 @@
+"""Self-critical training: captions that the model samples are rewarded by how much they agree with the references.
+
+Dimension letters: see ``latent_attention.py``; here G is the number of samples of each image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from latentcap.data.batches.tokenizer import CaptionTokenizer
+from latentcap.data.example import Example
+from latentcap.metrics.cider import CiderScorer
+from latentcap.metrics.meteor import meteor_exact
+from latentcap.metrics.rouge import rouge_l_of
+from latentcap.model.decoder import Decoder
+from latentcap.model.fusion import Memory
+
+END = "<eos>"
+
+
+class SelfCritical:
+    r"""The policy gradient of Rennie et al. (2017) with the baseline of Luo (2020, arXiv 2003.09971).
+
+    .. math:: \nabla L = -\sum_g (r_g - \bar r_{\setminus g}) \, \nabla \log p(w_g)
+
+    :math:`r_g` is CIDEr-D / 10 + ROUGE-L + METEOR (exact matches) of sample g, document frequencies being those of the
+    training references, and :math:`\bar r_{\setminus g}` the mean reward of the image's other samples. The end of a
+    caption counts as a word, so that a caption that breaks off ("next to a") earns less. Where heads are routed with a
+    balance loss, it is added.
+    """
+
+    def __init__(
+        self, examples: Sequence[Example], tokenizer: CaptionTokenizer, *, samples: int, max_length: int
+    ) -> None:
+        self.tokenizer, self.samples, self.max_length = tokenizer, samples, max_length
+        references = [[self._text(tokenizer.encode(caption)) for caption in example.captions] for example in examples]
+        self.scorer = CiderScorer(references)
+        self.references = [frozenset(group) for group in references]
+
+    def loss(self, decoder: Decoder, memory: Memory, index: Tensor) -> tuple[Tensor, Tensor]:
+        """For a memory of B examples, which are ``index`` (B,) of the training set: the loss, and the mean reward."""
+        tokens = self.sample(decoder, memory)
+        rewards = self.reward(tokens, index)
+        others = (rewards.sum(1, keepdim=True) - rewards) / (self.samples - 1)
+        inputs, targets = tokens[..., :-1], tokens[..., 1:]
+        mask = targets != self.tokenizer.pad_id
+        hidden, attention = decoder(inputs, memory)
+        log_probs = decoder.logits(hidden[mask]).float().log_softmax(-1)
+        chosen = log_probs.gather(1, targets[mask].unsqueeze(1)).squeeze(1)
+        advantage = (rewards - others).unsqueeze(-1).expand(mask.shape)[mask]
+        loss = -(advantage * chosen).mean()
+        if attention.balance_loss is not None:  # of head routers with fusion.balance: loss
+            loss = loss + attention.balance_loss
+        return loss, rewards.mean()
+
+    @torch.no_grad()
+    def sample(self, decoder: Decoder, memory: Memory) -> Tensor:
+        """Captions drawn word by word without dropout, (B, G, T): from ``<bos>`` to ``<eos>``, padded."""
+        training = decoder.training
+        decoder.eval()
+        batch, device = len(memory.summary), memory.summary.device
+        state = decoder.start(memory).reorder(torch.zeros(batch, self.samples, dtype=torch.long, device=device))
+        word = torch.full((batch, self.samples), self.tokenizer.bos_id, device=device)
+        words, done = [word], torch.zeros_like(word, dtype=torch.bool)
+        never = list(self.tokenizer.never_generated)
+        for length in range(self.max_length + 1):
+            logits, state, _ = decoder.step(word, memory, state)
+            logits = logits.float()
+            logits[..., never] = -torch.inf
+            word = torch.multinomial(logits.softmax(-1).flatten(0, 1), 1).view(batch, self.samples)
+            if length == self.max_length:
+                word = torch.full_like(word, self.tokenizer.eos_id)
+            word = word.masked_fill(done, self.tokenizer.pad_id)
+            words.append(word)
+            done |= word == self.tokenizer.eos_id
+            if done.all():
+                break
+        decoder.train(training)
+        return torch.stack(words, -1)
+
+    def reward(self, tokens: Tensor, index: Tensor) -> Tensor:
+        """CIDEr-D / 10 + ROUGE-L + METEOR of captions (B, G, T) of the examples ``index`` (B,): (B, G), 0 to 3."""
+        rewards = [
+            [self._reward(caption[1 : caption.index(self.tokenizer.eos_id)], example) for caption in captions]
+            for captions, example in zip(tokens.tolist(), index.tolist(), strict=True)
+        ]
+        return torch.tensor(rewards, device=tokens.device)
+
+    def _reward(self, words: list[int], example: int) -> float:
+        text, references = self._text(words), self.references[example]
+        return self.scorer.score(text, example) / 10 + rouge_l_of(text, references) + meteor_exact(text, references)
+
+    def _text(self, ids: list[int]) -> str:
+        """Token ids as words of a text; their numbers do as well as their letters."""
+        return " ".join([*map(str, ids), END])
