@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from latentcap.evaluation.bootstrap import difference, draw, interval, mean_counts, text_counts
 from latentcap.metrics.bleu import bleu
+from latentcap.metrics.bootstrap import difference, draw, interval, mean_counts, text_counts
 from latentcap.metrics.cider import CiderScorer
 from latentcap.metrics.meteor import meteor_exact
 from latentcap.metrics.scores import caption_scores

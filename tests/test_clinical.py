@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from latentcap.evaluation.bootstrap import draw, interval
+from latentcap.metrics.bootstrap import draw, interval
 from latentcap.metrics.clinical.imaging_terms import imaging_terms
 from latentcap.metrics.clinical.scores import chexpert_agreement, imaging_agreement
 from tests.helpers import real_data

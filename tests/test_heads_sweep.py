@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ score = 1 + float(settings["model.model.fusion.latent_dropout"]) + int(settings[
 def _trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "trainer.py"
     script.write_text(TRAINER, encoding="utf-8")
-    monkeypatch.setattr(heads_sweep, "TRAIN", script)
+    monkeypatch.setattr(heads_sweep, "TRAIN", (sys.executable, str(script)))
 
 
 def calls(folder: Path) -> list[list[str]]:

@@ -173,4 +173,4 @@ def _absolute(item: Input) -> Input:
 def _reason(error: BaseException) -> str:
     """The last line of what Ray tells, which is what has happened; traces of the cluster's own code come before."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].removeprefix("data.errors.UserError: ") if lines else type(error).__name__
+    return lines[-1].removeprefix(f"{UserError.__module__}.UserError: ") if lines else type(error).__name__

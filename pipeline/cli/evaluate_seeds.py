@@ -16,7 +16,7 @@ from typing import Any
 
 from latentcap.cli.run import run
 from latentcap.data.errors import UserError
-from latentcap.evaluation.bootstrap import LEAST
+from latentcap.metrics.bootstrap import LEAST
 
 METRICS = ("BLEU-1", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr-D", "distinct captions", "mean length")
 

@@ -30,6 +30,8 @@ from latentcap.progress import Progress
 if TYPE_CHECKING:
     import optuna
 
+TRAIN = (sys.executable, "-m", "latentcap.cli.main", "train")
+
 
 class TrainingFailed(Exception):
     """A training ended with an error; the message says which and why."""
@@ -201,7 +203,7 @@ def train(variant: Variant, seed: int, options: argparse.Namespace, size: int) -
     settings = {f"model.model.fusion.{name}": value for name, value in variant.overrides(size).items()}
     settings |= {"seed_everything": seed, "data.seed": seed, "trainer.default_root_dir": folder}
     settings["trainer.enable_progress_bar"] = "false"
-    command = [sys.executable, "-m", "latentcap.cli.main", "train", "fit", *options.training]
+    command = [*TRAIN, "fit", *options.training]
     command += [f"--{name}={value}" for name, value in settings.items()]
     if (folder / "checkpoints" / "last.ckpt").is_file():
         command += ["--ckpt_path", "last"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .bootstrap import Counts, Difference, Interval, difference, draw, interval, text_counts
-from .cider import CiderScorer
-from .clinical import Uncertain, chexpert_agreement, imaging_agreement
-from .tokenize import Tokenizer, tokenize
+from latentcap.metrics.bootstrap import Counts, Difference, Interval, difference, draw, interval, text_counts
+from latentcap.metrics.cider import CiderScorer
+from latentcap.metrics.clinical.scores import Uncertain, chexpert_agreement, imaging_agreement
+from latentcap.metrics.tokenize import Tokenizer, tokenize
 
 TESTED = ("BLEU-4", "METEOR exact", "ROUGE-L", "CIDEr-D")
 FINDINGS = ("chexpert", "imaging")

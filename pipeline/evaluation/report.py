@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from .coco import coco_scores
-from .scores import caption_scores
-from .tokenize import Tokenizer, tokenize
+from latentcap.metrics.coco import coco_scores
+from latentcap.metrics.scores import caption_scores
+from latentcap.metrics.tokenize import Tokenizer, tokenize
 
 COCO = ("METEOR", "SPICE")
 SCORES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr-D", "SPICE")

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .coco import coco_scores
-from .scores import caption_scores
-from .tokenize import Tokenizer, tokenize, tokenize_words
+from latentcap.metrics.coco import coco_scores
+from latentcap.metrics.scores import caption_scores
+from latentcap.metrics.tokenize import Tokenizer, tokenize, tokenize_words
 
 if TYPE_CHECKING:
-    from .collection import CaptionMetrics
+    from latentcap.metrics.collection import CaptionMetrics
 
 __all__ = ["CaptionMetrics", "Tokenizer", "caption_scores", "coco_scores", "tokenize", "tokenize_words"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "CaptionMetrics":
-        from .collection import CaptionMetrics
+        from latentcap.metrics.collection import CaptionMetrics
 
         return CaptionMetrics
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

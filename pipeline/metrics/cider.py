@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .bleu import MAX_ORDER, ngrams
+from latentcap.metrics.bleu import MAX_ORDER, ngrams
 
 SIGMA = 6.0  # width, in words, of the penalty on a length that differs from the reference's
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from .java import coco_folder, describe, java_command, why_unavailable
+from latentcap.metrics.java import coco_folder, describe, java_command, why_unavailable
 
 
 def coco_scores(

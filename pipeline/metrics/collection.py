@@ -11,8 +11,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-from .scores import caption_scores
-from .tokenize import Tokenizer, tokenize
+from latentcap.metrics.scores import caption_scores
+from latentcap.metrics.tokenize import Tokenizer, tokenize
 
 
 class CaptionMetrics(Metric):

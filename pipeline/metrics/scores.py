@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .bleu import bleu
-from .cider import cider_d
-from .rouge import rouge_l
+from latentcap.metrics.bleu import bleu
+from latentcap.metrics.cider import cider_d
+from latentcap.metrics.rouge import rouge_l
 
 SCORES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr-D")
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
-from .java import ptb_tokenize
+from latentcap.metrics.java import ptb_tokenize
 
 Tokenizer: TypeAlias = Literal["words", "ptb"]
 

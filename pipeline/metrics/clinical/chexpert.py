@@ -12,7 +12,7 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import NamedTuple
 
-from . import chexpert_phrases as table
+from latentcap.metrics.clinical import chexpert_phrases as table
 
 OBSERVATIONS = (
     *(name for name in table.MENTIONS if name != table.DEVICES),

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .chexpert_labels import Status
-from .clinical import Uncertain, status_agreement
+from latentcap.metrics.clinical.chexpert import Status
+from latentcap.metrics.clinical.scores import Uncertain, status_agreement
 
 # CheXbert's order of observations (Smit et al., EMNLP 2020); the last has two classes, the others four.
 CHEXBERT = (

@@ -12,9 +12,9 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from .bootstrap import Array, Counts, mean_counts
-from .chexpert_labels import OBSERVATIONS, Status, label_report
-from .imaging_terms import TERMS, imaging_terms
+from latentcap.metrics.bootstrap import Array, Counts, mean_counts
+from latentcap.metrics.clinical.chexpert import OBSERVATIONS, Status, label_report
+from latentcap.metrics.clinical.imaging_terms import TERMS, imaging_terms
 
 Uncertain: TypeAlias = Literal["positive", "negative", "ignore"]
 UNCERTAIN = ("positive", "negative", "ignore")

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .bleu import MAX_ORDER, ngrams
-from .cider import CiderScorer
-from .meteor import meteor_exact
-from .rouge import rouge_l_of
+from latentcap.metrics.bleu import MAX_ORDER, ngrams
+from latentcap.metrics.cider import CiderScorer
+from latentcap.metrics.meteor import meteor_exact
+from latentcap.metrics.rouge import rouge_l_of
 
 Array = NDArray[np.float64]
 LEAST = 1e-4  # a smaller difference is none: BLEU without a match is not zero, by its smoothing constants
