@@ -6,7 +6,7 @@ import json
 import math
 import threading
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentcap.config import ModelConfig
 from latentcap.data.batches.context import ContextBatch, ContextCollator, ContextFields, load_context_tokenizer
@@ -25,11 +25,12 @@ from latentcap.data.errors import UserError
 from latentcap.data.example import ImageRef, to_rgb
 from latentcap.inference.folded_backbone import inference_copy
 from latentcap.inference.folded_decoder import FoldedDecoder, fold_decoder
+from latentcap.inference.precision import fast_dtype
 from latentcap.model.backbone import Backbone
 from latentcap.model.caption_model import CaptionModel
 from latentcap.model.decoder import Decoder
 from latentcap.model.fusion import Memory
-from latentcap.model_folder import FORMAT_VERSION, load_state, read_config, read_tensors
+from latentcap.model_folder import FORMAT_VERSION, in_half, load_state, read_config, read_tensors
 from latentcap.search.captions import search_captions
 from latentcap.search.config import SearchConfig
 from latentcap.search.generation import Hypothesis
@@ -103,8 +104,8 @@ class Captioner:
             enabled=model.context is not None,
         )
         self.dtype = torch.float32
-        self._backbone: Backbone | None = None
-        self._decoder: tuple[tuple[Any, ...], Decoder | FoldedDecoder] | None = None
+        self._backbone: tuple[Hashable, Backbone] | None = None
+        self._decoder: tuple[Hashable, Decoder | FoldedDecoder] | None = None
         self._lock = threading.Lock()  # several threads may caption with one captioner
 
     @property
@@ -165,6 +166,8 @@ class Captioner:
     def save(self, folder: str | Path, *, half: bool = True, card: str | None = None) -> None:
         """Write the model folder: ``config.json``, ``model.safetensors`` (half precision by default), tokenizer.
 
+        Tensors with values that half precision cannot hold, such as large batch statistics, stay in float32.
+
         ``README.md``, the model card, is written where ``card`` gives its text. The config is written last: a folder
         with one is whole.
         """
@@ -172,7 +175,7 @@ class Captioner:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").unlink(missing_ok=True)
         state = {
-            name: (value.half() if half and value.dtype == torch.float32 else value).detach().cpu().contiguous()
+            name: (in_half(value) if half else value).detach().cpu().contiguous()
             for name, value in self.model.state_dict().items()
         }
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
@@ -302,12 +305,10 @@ class Captioner:
 
     def _regions(self, views: list[list[Tensor]], most: int) -> tuple[Tensor, Tensor]:
         """Regions (B, most * cells, C), 0 for views that do not exist, and which exist, (B, most)."""
-        with self._lock:
-            if self._backbone is None:
-                self._backbone = inference_copy(self.model.backbone, self.dtype)
+        backbone = self._folded_backbone()
         pixels = torch.stack([view for example in views for view in example]).to(self.device)
         flat = normalise(pixels, self.image).to(self.dtype)
-        regions = self._backbone(flat.unsqueeze(1)).float()  # (sum of views, cells, C)
+        regions = backbone(flat.unsqueeze(1)).float()  # (sum of views, cells, C)
         counts = torch.tensor([len(example) for example in views], device=self.device)
         mask = torch.arange(most, device=self.device) < counts.unsqueeze(1)
         if len(flat) != mask.numel():
@@ -316,13 +317,20 @@ class Captioner:
             regions = padded
         return regions.reshape(len(views), -1, regions.shape[-1]), mask
 
+    def _folded_backbone(self) -> Backbone:
+        """The CNN for captioning, made again where weights or batch statistics have changed since."""
+        state = _weights_as_they_are(self.model.backbone), self.dtype
+        with self._lock:
+            if self._backbone is None or self._backbone[0] != state:
+                self._backbone = state, inference_copy(self.model.backbone, self.dtype)
+            return self._backbone[1]
+
     def _folded_decoder(self) -> Decoder | FoldedDecoder:
         """The decoder for captioning, made again where weights have changed since."""
-        decoder = self.model.decoder
-        state = tuple((value.data_ptr(), value._version) for value in decoder.parameters())
+        state = _weights_as_they_are(self.model.decoder), self.dtype
         with self._lock:
             if self._decoder is None or self._decoder[0] != state:
-                self._decoder = state, fold_decoder(decoder, self.dtype)
+                self._decoder = state, fold_decoder(self.model.decoder, self.dtype)
             return self._decoder[1]
 
     def _tensor(self, image: ImageLike) -> Tensor:
@@ -362,12 +370,10 @@ def pixel_seed(views: Sequence[Tensor]) -> int:
     return digest
 
 
-def fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device multiplies it in hardware, else float32."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    native = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.bfloat16 if native else torch.float32
+def _weights_as_they_are(module: nn.Module) -> Hashable:
+    """Differs from an earlier value once a weight or statistic was written to. Those made for inference never are."""
+    tensors = (*module.parameters(), *module.buffers())
+    return tuple((value.data_ptr(), 0 if value.is_inference() else value._version) for value in tensors)
 
 
 def _views(image: Any) -> list[ImageLike]:

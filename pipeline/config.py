@@ -35,6 +35,15 @@ class BackboneConfig:
     in_chans: int = 3
     trainable: str | int = "none"
 
+    def __post_init__(self) -> None:
+        """0 layers are ``none``. Raises UserError for what is no number of layers."""
+        if str(self.trainable).isdecimal():
+            self.trainable = int(self.trainable) or "none"
+        elif self.trainable not in ("none", "all"):
+            raise UserError(
+                f"backbone.trainable is '{self.trainable}': it is 'none', 'all', or the number of last layers to train."
+            )
+
 
 @dataclass
 class ContextConfig:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -49,6 +50,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"{path} is not a safetensors file ({error}). Pickled checkpoints can run code when they are opened and "
             "are never loaded: export a model folder with Captioner.save."
         ) from error
+
+
+def in_half(value: Tensor) -> Tensor:
+    """A float32 tensor in half precision, unless that cannot hold its values; any other as it is."""
+    if value.dtype != torch.float32:
+        return value
+    half = value.half()
+    return half if torch.equal(half.isfinite(), value.isfinite()) else value
 
 
 def load_state(model: nn.Module, state: dict[str, Tensor], folder: Path) -> None:

@@ -83,6 +83,19 @@ def test_frozen_and_trained_layers_run_apart(name: str) -> None:
     assert any(p.grad is not None for p in parts.tail.parameters())
 
 
+@pytest.mark.parametrize("nothing", [0, "0"])
+def test_no_layers_are_none(nothing: object) -> None:
+    net = backbone(trainable=nothing)
+    assert net.frozen
+    assert not any(parameter.requires_grad for parameter in net.parameters())
+
+
+@pytest.mark.parametrize("trainable", ["some", -1, "-1", True, 1.5])
+def test_what_is_no_number_of_layers_is_refused(trainable: object) -> None:
+    with pytest.raises(UserError, match=r"backbone\.trainable is '.*': it is 'none', 'all', or the number"):
+        backbone(trainable=trainable)
+
+
 def test_nothing_is_kept_where_all_or_nothing_is_trained() -> None:
     assert backbone().parts is None
     assert backbone(trainable="all").parts is None
@@ -133,8 +146,6 @@ def test_what_cannot_be_loaded_is_explained(tmp_path: Path) -> None:
     (tmp_path / "code.pth").write_bytes(b"\x80\x04c__builtin__\nexec\n.")
     with pytest.raises(UserError, match="plain tensors"):
         backbone(weights=str(tmp_path / "code.pth"))
-    with pytest.raises(UserError, match="trainable"):
-        backbone(trainable="some")
 
 
 def test_grey_images_need_one_channel(tmp_path: Path) -> None:

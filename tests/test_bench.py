@@ -14,10 +14,11 @@ from latentcap.bench import training as bench_training
 from latentcap.bench.captioning import pictures
 from latentcap.bench.fusion import TINY, Ours
 from latentcap.bench.precision import Task
-from latentcap.bench.timing import Setting, Spread, in_turns, native_bfloat16, number, ratio, shown
+from latentcap.bench.timing import Setting, Spread, in_turns, number, ratio, shown
 from latentcap.bench.uncompressed import FullAttention
 from latentcap.cli.bench import main
 from latentcap.data.errors import UserError
+from latentcap.inference.precision import multiplies_bfloat16
 from tests.helpers import tiny_captioner
 
 CPU = torch.device("cpu")
@@ -145,7 +146,7 @@ def test_captioning_against_tiny_rivals(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     main(["captioning", "--quick", "--repeats", "1", "--model", str(tmp_path / "model"), "--json", str(out)])
     throughput, latency, start = json.loads(out.read_text(encoding="utf-8"))["captioning"]
-    precisions = 2 if native_bfloat16(torch.device("cpu")) else 1
+    precisions = 2 if multiplies_bfloat16(torch.device("cpu")) else 1
     assert [row["model"] for row in throughput["rows"]] == ["ours", "BLIP-base", "ViT-GPT2", "GIT-base"] * precisions
     assert [row["search"] for row in latency["rows"]] == ["greedy", "beam 3"]
     assert start["rows"][0]["whole process s"]["median"] > 0

@@ -46,6 +46,40 @@ def test_half_precision_halves_the_file(tmp_path: Path) -> None:
     Captioner.from_pretrained(tmp_path / "half").caption(pictures(1))
 
 
+def test_statistics_beyond_half_precision_are_kept(tmp_path: Path) -> None:
+    captioner = tiny_captioner()
+    variance = captioner.model.backbone.net.get_buffer("bn1.running_var")
+    variance[0] = 1e6
+    captioner.save(tmp_path / "half")
+    loaded = Captioner.from_pretrained(tmp_path / "half").model.backbone.net
+    torch.testing.assert_close(loaded.get_buffer("bn1.running_var"), variance)
+    assert loaded.get_parameter("conv_stem.weight").equal(
+        captioner.model.backbone.net.get_parameter("conv_stem.weight").half().float()
+    )
+
+
+def test_captions_follow_weights_and_statistics_that_change() -> None:
+    captioner = tiny_captioner()
+    image, net = pictures(1), captioner.model.backbone.net
+    for change in (net.get_parameter("conv_stem.weight"), net.get_buffer("bn1.running_mean")):
+        before = captioner.caption(image)[0].score
+        with torch.no_grad():
+            change.add_(torch.randn(change.shape))
+        after = captioner.caption(image)[0].score
+        fresh = Captioner(captioner.model, tokenizer=captioner.tokenizer, image=captioner.image)
+        assert after != before
+        assert after == fresh.caption(image)[0].score
+
+
+def test_a_captioner_may_be_made_for_inference_only(folder: Path) -> None:
+    image = pictures(1)
+    expected = Captioner.from_pretrained(folder, dtype=torch.float32).caption(image)[0].score
+    with torch.inference_mode():
+        captioner = Captioner.from_pretrained(folder, dtype=torch.float32)
+        assert captioner.caption(image)[0].score == expected
+    assert captioner.caption(image)[0].score == expected
+
+
 def test_paths_images_and_batches_agree(folder: Path, tmp_path: Path) -> None:
     captioner = Captioner.from_pretrained(folder, dtype=torch.float32)
     paths = []

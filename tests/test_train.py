@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentcap.captioner import Captioner, fast_dtype
+from latentcap.captioner import Captioner
 from latentcap.cli.train import main
 from latentcap.data.errors import UserError
 from latentcap.data.readers import read_examples
 from latentcap.data.scenes import render_scenes
+from latentcap.inference.precision import fast_dtype
 
 TINY = """
 trainer:

@@ -26,7 +26,6 @@ from latentcap.bench.timing import (
     Spread,
     in_turns,
     milliseconds,
-    native_bfloat16,
     ratio,
     seconds,
     type_name,
@@ -35,6 +34,7 @@ from latentcap.captioner import Captioner
 from latentcap.data.errors import UserError
 from latentcap.data.example import ImageRef
 from latentcap.data.readers.paths import is_image
+from latentcap.inference.precision import multiplies_bfloat16
 
 BEAMS, BATCH, IMAGES = 3, 16, 32
 
@@ -111,7 +111,7 @@ def _throughput(setting: Setting, captioner: Captioner, refs: list[ImageRef], fo
         torch.manual_seed(0)
         others.append(build())
     section = Section(f"Captioning: JPEG file to text, batch {BATCH}, beam {BEAMS}")
-    native = native_bfloat16(setting.device)
+    native = multiplies_bfloat16(setting.device)
     for dtype in (torch.float32, torch.bfloat16) if native else (torch.float32,):
         setting.say(f"captioning: {', '.join(['ours', *(rival.name for rival in others)])} in {type_name(dtype)}")
         section.rows += _at_precision(setting, folder, others, refs, tokens=tokens, dtype=dtype)

@@ -15,8 +15,8 @@ from latentcap.bench import training as bench_training
 from latentcap.bench.fusion import TINY, Sizes, one_pass
 from latentcap.bench.timing import Section, Setting, Spread, in_turns, milliseconds, ratio, type_name
 from latentcap.bench.uncompressed import uncompress
-from latentcap.captioner import fast_dtype
 from latentcap.config import BackboneConfig, ContextConfig, DecoderConfig, FusionConfig, ModelConfig
+from latentcap.inference.precision import fast_dtype
 from latentcap.model.caption_model import CaptionModel
 from latentcap.model.fusion import Fusion, Memory
 

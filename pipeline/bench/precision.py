@@ -8,9 +8,10 @@ from statistics import mean
 import torch
 from torch import Tensor, nn
 
-from latentcap.bench.timing import Section, Setting, Spread, autocast, native_bfloat16, seconds
+from latentcap.bench.timing import Section, Setting, Spread, autocast, seconds
 from latentcap.bench.training import TINY as TINY_MODEL
 from latentcap.bench.training import Sizes, models, our_logits
+from latentcap.inference.precision import multiplies_bfloat16
 
 TYPES = {"float32": torch.float32, "bf16-mixed": torch.bfloat16, "fp16-mixed": torch.float16}
 FACTORS, VALUES, WORDS_EACH = 4, 8, 3  # an image has 4 properties of 8 values; a caption says each in 3 words
@@ -103,7 +104,7 @@ def bench(setting: Setting) -> list[Section]:
     """All precisions side by side, a step of each in turn."""
     chosen = plan(setting)
     sizes, device = chosen.sizes, setting.device
-    able = {"fp16-mixed": device.type == "cuda", "bf16-mixed": native_bfloat16(device)}
+    able = {"fp16-mixed": device.type == "cuda", "bf16-mixed": multiplies_bfloat16(device)}
     runs = {name: Run(name, sizes, device) for name in TYPES if able.get(name, True)}
     backbone = next(iter(runs.values())).model.backbone
     task = Task(vocab_size=sizes.vocab_size, cells=backbone.grid[0] * backbone.grid[1], channels=backbone.num_channels)

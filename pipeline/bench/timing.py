@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from latentcap.captioner import fast_dtype
+from latentcap.inference.precision import multiplies_bfloat16
 
 SHORTEST = 0.1  # seconds that one measurement lasts at least
 
@@ -124,11 +124,6 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
-def native_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16; where it is emulated it is many times slower, and LSTMs have none."""
-    return fast_dtype(device) == torch.bfloat16
-
-
 def type_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
@@ -139,7 +134,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "cpu": _cpu(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if device.type == "cuda" else None,
-        "bfloat16 on cpu": "native" if native_bfloat16(torch.device("cpu")) else "emulated",
+        "bfloat16 on cpu": "native" if multiplies_bfloat16(torch.device("cpu")) else "emulated",
         "torch": torch.__version__,
         "python": platform.python_version(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),

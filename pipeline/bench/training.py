@@ -13,8 +13,9 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from latentcap.bench.timing import Section, Setting, autocast, in_turns, milliseconds, native_bfloat16, ratio, type_name
+from latentcap.bench.timing import Section, Setting, autocast, in_turns, milliseconds, ratio, type_name
 from latentcap.config import BackboneConfig, ContextConfig, DecoderConfig, ModelConfig
+from latentcap.inference.precision import multiplies_bfloat16
 from latentcap.model.caption_model import CaptionModel
 
 GOAL = 1.5  # times faster, on a CPU
@@ -132,7 +133,7 @@ def bench(setting: Setting) -> list[Section]:
     """One row for each number of regions, caption length and precision."""
     sizes = TINY if setting.quick else Sizes()
     section = Section(f"One training step: {sizes.batch} images x {sizes.captions} captions, regions from the cache")
-    dtypes = (torch.float32, torch.bfloat16) if native_bfloat16(setting.device) else (torch.float32,)
+    dtypes = (torch.float32, torch.bfloat16) if multiplies_bfloat16(setting.device) else (torch.float32,)
     cases = list(product(sizes.image_sizes, sizes.lengths, dtypes))
     for index, (image_size, length, dtype) in enumerate(cases, start=1):
         torch.manual_seed(0)

@@ -24,6 +24,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from latentcap.cli.run import run
 from latentcap.data.batches.datamodule import CaptionData
 from latentcap.data.errors import UserError, did_you_mean
+from latentcap.inference.precision import fast_dtype
 from latentcap.training.callbacks import EMA, Checkpoints, ModelFolder, RandomState
 from latentcap.training.lightning_messages import HARMLESS
 from latentcap.training.module import CaptionModule
@@ -133,8 +134,6 @@ def _several_devices(trainer: Any) -> bool:
 
 def _best_precision() -> str:
     """bfloat16 mixed where the hardware multiplies it, float16 mixed on older GPUs, else float32."""
-    from latentcap.captioner import fast_dtype
-
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     names = {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed", torch.float32: "32-true"}
     return names[fast_dtype(device)]

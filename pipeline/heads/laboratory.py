@@ -17,12 +17,13 @@ from jsonargparse import ArgumentParser
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.callbacks import Callback
 
-from latentcap.captioner import Captioner, fast_dtype
+from latentcap.captioner import Captioner
 from latentcap.data.batches.datamodule import CaptionData
 from latentcap.data.batches.dataset import Batch
 from latentcap.data.batches.sampler import CaptionBatchSampler
 from latentcap.data.errors import UserError
 from latentcap.heads.importance import head_importance
+from latentcap.inference.precision import fast_dtype
 from latentcap.progress import Progress
 from latentcap.training.lightning_messages import HARMLESS
 from latentcap.training.module import CaptionModule, fingerprint

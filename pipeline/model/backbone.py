@@ -103,10 +103,6 @@ class Backbone(nn.Module):
         trainable = self.config.trainable
         if trainable == "all":
             return
-        if trainable != "none" and not (isinstance(trainable, int) or trainable.isdigit()):
-            raise UserError(
-                f"backbone.trainable is '{trainable}': it is 'none', 'all', or the number of last layers to train."
-            )
         for parameter in self.net.parameters():
             parameter.requires_grad_(False)
         if trainable != "none":

@@ -19,6 +19,7 @@ from latentcap.data.cache.store import FeatureCache
 from latentcap.data.example import Example
 from latentcap.inference.folded_backbone import inference_copy
 from latentcap.model.backbone import Backbone
+from latentcap.model_folder import in_half
 from latentcap.progress import Progress
 
 
@@ -33,8 +34,8 @@ def fingerprint(backbone: Backbone, image: ImageConfig, dtype: torch.dtype, *, s
     digest = hashlib.sha256()
     for name, value in (backbone.net if stem is None else stem).state_dict().items():
         digest.update(name.encode())
-        value = value.detach().cpu()
-        value = value.half() + 0.0 if value.is_floating_point() else value  # -0.0 and 0.0 are the same weight
+        value = in_half(value.detach().cpu())
+        value = value + 0.0 if value.is_floating_point() else value  # -0.0 and 0.0 are the same weight
         digest.update(value.contiguous().numpy().tobytes())
     settings = {"name": backbone.config.name, "stage": backbone.config.stage, "image": image.to_dict()}
     return json.dumps({**settings, "dtype": str(dtype), "weights": digest.hexdigest()}, sort_keys=True)

@@ -17,7 +17,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from latentcap.captioner import Captioner, fast_dtype
+from latentcap.captioner import Captioner
 from latentcap.config import ModelConfig
 from latentcap.data.batches.context import ContextCollator, ContextFields, load_context_tokenizer
 from latentcap.data.batches.datamodule import CaptionData
@@ -27,6 +27,7 @@ from latentcap.data.batches.transforms import ImageConfig
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
 from latentcap.inference.folded_backbone import inference_copy, inference_stem
+from latentcap.inference.precision import fast_dtype
 from latentcap.metrics import CaptionMetrics
 from latentcap.model.caption_model import CaptionModel
 from latentcap.model.fusion import Attention, Memory
