@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from latentcap.data.encoding import open_text
 from latentcap.data.errors import UserError
+
+_UNDECODED = re.compile("[\udc80-\udcff]")  # what "surrogateescape" makes of bytes that are no text
+_LINES = "Every line has to be one JSON object; a file that is one JSON value as a whole ends in .json."
 
 
 def iter_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Every line that is not blank, one at a time. Raises UserError, with the line's number, for anything else."""
-    try:
-        with open(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield parse_line(line, f"{path}, line {number}")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+    with open_text(path, newline="\n", errors="surrogateescape") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield parse_line(line, f"{path}, line {number}")
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -26,16 +28,20 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return list(iter_jsonl(path))
 
 
-def parse_line(line: bytes, where: str) -> dict[str, Any]:
+def parse_line(line: str | bytes, where: str) -> dict[str, Any]:
     """One line as a mapping. Raises UserError, beginning with ``where``, where it is no JSON object in UTF-8."""
+    if isinstance(line, bytes):
+        line = line.decode("utf-8", "surrogateescape")
+    if _UNDECODED.search(line):
+        raise UserError(f"{where}: not UTF-8 text. Save the file as UTF-8.")
     try:
-        record = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError:
-        raise UserError(f"{where}: cannot be read as JSON Lines (it is not UTF-8 text).") from None
-    except ValueError as error:
-        raise UserError(f"{where}: not JSON ({error}).") from None
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        fault = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+        raise UserError(f"{where}: not valid JSON ({fault}). {_LINES}") from None
     if not isinstance(record, dict):
-        raise UserError(f"{where}: {type(record).__name__}, where a JSON object is needed.")
+        kind = {list: "a list", str: "a text", type(None): "null"}.get(type(record), "a number")
+        raise UserError(f"{where}: {kind}, no JSON object. {_LINES}")
     return record
 
 

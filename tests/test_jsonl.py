@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from latentcap.data.encoding import decode, open_text, read_text
 from latentcap.data.errors import UserError
 from latentcap.data.jsonl import iter_jsonl, open_jsonl, read_jsonl, write_jsonl
+from latentcap.data.readers.rows import iter_rows
 
 
 def test_what_is_written_reads_back_and_is_utf8(tmp_path: Path) -> None:
@@ -23,12 +25,13 @@ def test_lines_are_read_one_by_one(tmp_path: Path) -> None:
     path.write_text('{"a": 1}\n\n{"a": 2}\nnot JSON\n')
     lines = iter_jsonl(path)
     assert [next(lines), next(lines)] == [{"a": 1}, {"a": 2}]
-    with pytest.raises(UserError, match=r"x\.jsonl, line 4: not JSON"):
+    with pytest.raises(UserError, match=r"x\.jsonl, line 4: not valid JSON"):
         next(lines)
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(b"[1]\n", "list, where"), (b"\xff\xd8\n", "not UTF-8"), (b"{\n", "not JSON")]
+    ("content", "said"),
+    [(b"[1]\n", "a list, no JSON object.*ends in .json"), (b"\xff\xd8\n", "not UTF-8"), (b"{\n", "not valid JSON")],
 )
 def test_what_is_no_object_is_named(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "x.jsonl"
@@ -40,3 +43,35 @@ def test_what_is_no_object_is_named(tmp_path: Path, content: bytes, said: str) -
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be written"):
         open_jsonl(tmp_path, "a")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le-mark", "utf-16-be-mark", "utf-32"])
+def test_a_byte_order_mark_names_the_encoding(tmp_path: Path, encoding: str) -> None:
+    path, text = tmp_path / "x.jsonl", '{"a": "é\u4e00"}\r\n\n{"a": "\U0001f308"}'
+    if encoding.endswith("-mark"):
+        path.write_bytes(("\ufeff" + text).encode(encoding.removesuffix("-mark")))
+    else:
+        path.write_bytes(text.encode(encoding))
+    assert read_jsonl(path) == [{"a": "é一"}, {"a": "🌈"}]
+    assert read_text(path) == text
+    assert decode(path.read_bytes(), "x") == text
+    assert [row["a"] for row in iter_rows(path)] == ["é一", "🌈"]
+
+
+def test_a_line_that_is_no_text_is_named_and_those_before_it_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"a": 1}\n{"a": "caf\xe9"}\n')
+    lines = iter_jsonl(path)
+    assert next(lines) == {"a": 1}
+    with pytest.raises(UserError, match="line 2: not UTF-8 text"):
+        next(lines)
+
+
+@pytest.mark.parametrize("content", [b"caf\xe9", b"\xff\xfea", b"\xff\xfe\x00\xd8"])
+def test_what_is_no_text_is_an_error_that_names_the_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.txt"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.txt: not UTF-(8|16-LE) text .*Save it as UTF-8"):
+        read_text(path)
+    with pytest.raises(UserError, match=r"x\.txt: not UTF-(8|16-LE) text"), open_text(path) as file:
+        file.read()

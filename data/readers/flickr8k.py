@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from latentcap.data.encoding import read_text
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example, ImageRef
 from latentcap.data.readers.fields import ReadOptions
 from latentcap.data.readers.paths import guess_root
-from latentcap.data.readers.rows import read_text
 
 TOKEN_FILES = ("Flickr8k.token.txt", "captions.txt")
 SPLIT_LISTS = {

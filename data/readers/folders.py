@@ -6,11 +6,11 @@ import dataclasses
 import os
 from pathlib import Path
 
+from latentcap.data.encoding import read_text
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example, ImageRef
 from latentcap.data.readers.fields import ReadOptions
 from latentcap.data.readers.paths import is_image
-from latentcap.data.readers.rows import read_text
 from latentcap.data.readers.splits import known_split
 from latentcap.data.readers.table import read_table
 

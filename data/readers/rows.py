@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from latentcap.data.encoding import open_text, read_text
 from latentcap.data.errors import UserError
+from latentcap.data.jsonl import iter_jsonl
 from latentcap.data.readers.fields import Row
 
 TABLE_SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
@@ -31,23 +32,13 @@ def iter_rows(path: Path) -> Iterator[Row]:
     if suffix in (".csv", ".tsv"):
         return _iter_csv(path, "\t" if suffix == ".tsv" else ",")
     if suffix in (".jsonl", ".ndjson"):
-        return _iter_json_lines(path)
+        return iter_jsonl(path)
     raise UserError(f"{path}: not a table. Tables end in {', '.join(TABLE_SUFFIXES)} or .json (a list of objects).")
 
 
 def columns_of(rows: Iterable[Row]) -> list[str]:
     """Every column that any row has, in order of appearance."""
     return list(dict.fromkeys(column for row in rows for column in row))
-
-
-def read_text(path: Path) -> str:
-    """A UTF-8 file, with or without a byte order mark. Raises UserError where it is not one."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start:,}). Save the file as UTF-8.") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
 
 
 def load_json(path: Path) -> Any:
@@ -60,40 +51,9 @@ def load_json(path: Path) -> Any:
         raise UserError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}).{hint}") from None
 
 
-@contextmanager
-def _open_text(path: Path, newline: str) -> Iterator[IO[str]]:
-    """A UTF-8 file, with or without a byte order mark. Raises UserError where it turns out not to be one."""
-    try:
-        with open(path, encoding="utf-8-sig", newline=newline) as file:
-            yield file
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason}). Save the file as UTF-8.") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
-
-
-def _iter_json_lines(path: Path) -> Iterator[Row]:
-    with _open_text(path, "\n") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(
-                    f"{path}, line {number}: not valid JSON ({error.msg}, column {error.colno}). "
-                    "Every line has to be one object."
-                ) from None
-            if not isinstance(row, dict):
-                raise UserError(
-                    f"{path}, line {number}: a {type(row).__name__}, where every line has to be one JSON object."
-                )
-            yield row
-
-
 def _iter_csv(path: Path, delimiter: str) -> Iterator[Row]:
     """An empty cell is null: CSV has no other way to write it."""
-    with _open_text(path, "") as file:
+    with open_text(path, newline="") as file:
         reader = csv.reader(file, delimiter=delimiter)
         try:
             header = [name.strip() for name in next(reader, [])]
