@@ -19,15 +19,26 @@ MARKS = {  # UTF-16's mark begins UTF-32's, so the longer ones come first
     codecs.BOM_UTF16_BE: "utf-16",
 }
 
+START = 4096  # bytes that tell what a text is
+
 
 def encoding_of(start: bytes) -> str:
     """The encoding, as Python calls it, of a text that begins with ``start``: at least its first four bytes."""
     return next((name for mark, name in MARKS.items() if start.startswith(mark)), "utf-8")
 
 
+def refuse_unmarked(start: bytes, where: str) -> None:
+    """Raises UserError for UTF-16 without a mark: every other byte of plain text is zero there, and none elsewhere."""
+    start = start[:START]
+    counts = sorted((start[::2].count(0), start[1::2].count(0)))
+    if encoding_of(start) == "utf-8" and counts[1] > len(start) // 5 and counts[0] * 10 <= counts[1]:
+        raise UserError(f"{where}: UTF-16 text without a byte-order mark, so it seems. Save it as UTF-8.")
+
+
 def decode(content: bytes, where: str) -> str:
     """A whole text. Raises UserError, beginning with ``where``, for bytes that are none."""
     try:
+        refuse_unmarked(content, where)
         return content.decode(encoding_of(content))
     except UnicodeDecodeError as error:
         raise _no_text(where, error) from None
@@ -49,7 +60,9 @@ def open_text(path: Path, *, newline: str | None = None, errors: str = "strict")
     """
     try:
         with open(path, "rb") as file:
-            encoding = encoding_of(file.peek(4))
+            start = file.peek(START)
+            refuse_unmarked(start, str(path))
+            encoding = encoding_of(start)
             with io.TextIOWrapper(file, encoding=encoding, newline=newline, errors=errors) as text:
                 yield text
     except UnicodeDecodeError as error:

@@ -28,3 +28,18 @@ def test_what_was_there_stays_where_writing_fails(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.bin"]
     with pytest.raises(FileNotFoundError), written_whole(tmp_path / "missing" / "a.txt"):
         pass
+
+
+def test_two_writers_of_one_path_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with written_whole(path) as one, written_whole(path) as other:
+        one.write("one")
+        other.write("other")
+    assert path.read_text() == "one"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_the_longest_name_can_be_written(tmp_path: Path) -> None:
+    for name in ("x" * 255, "\u4e00" * 85):
+        with written_whole(tmp_path / name) as file:
+            file.write("x")

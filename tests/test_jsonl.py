@@ -75,3 +75,14 @@ def test_what_is_no_text_is_an_error_that_names_the_file(tmp_path: Path, content
         read_text(path)
     with pytest.raises(UserError, match=r"x\.txt: not UTF-(8|16-LE) text"), open_text(path) as file:
         file.read()
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf16_without_a_mark_is_an_error_that_says_so(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes('{"file": "a.jpg"}\n'.encode(encoding))
+    for read in (read_text, read_jsonl):
+        with pytest.raises(UserError, match=r"x\.jsonl: UTF-16 text without a byte-order mark"):
+            read(path)
+    path.write_bytes(b"a.jpg\0b.jpg\0c d.jpg\0")
+    assert read_text(path).count("\0") == 3

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from hashlib import sha256
 
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
@@ -80,3 +82,36 @@ def select_split(examples: Sequence[Example], split: str | None, where: str) -> 
             "data a split column, or files or folders named by split."
         )
     return chosen
+
+
+def share_for_validation(examples: Sequence[Example], *, share: float = 0.1, seed: int = 0) -> list[Example]:
+    """All examples, a share of those of train moved to val, for data that state no val split.
+
+    Examples of one patient or case (``Example.group``), or else of one image, move together. The choice depends on the
+    seed and on those names alone, not on the order. At least one moves.
+
+    Raises:
+        UserError: all of train is one group, so that nothing would be left to train on.
+    """
+    chance = {
+        name: int.from_bytes(sha256(f"{seed}:{name}".encode("utf-8", "surrogatepass")).digest()[:8]) / 2**64
+        for name in {_held_together(example) for example in examples if example.split == "train"}
+    }
+    if len(chance) < 2:
+        raise UserError(
+            "no val split, and none can be taken from train: its examples are all of one image, patient or case. "
+            "Give validation data of their own (data.val)."
+        )
+    ranked = sorted(chance, key=lambda name: (chance[name], name))
+    within = sum(1 for name in ranked if chance[name] < share)
+    chosen = set(ranked[: min(max(1, within), len(ranked) - 1)])
+    return [
+        dataclasses.replace(example, split="val")
+        if example.split == "train" and _held_together(example) in chosen
+        else example
+        for example in examples
+    ]
+
+
+def _held_together(example: Example) -> str:
+    return example.group if example.group is not None else str(example.images[0]) if example.images else example.id
