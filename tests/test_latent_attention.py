@@ -1,13 +1,15 @@
-"""The absorbed form against the naive one, and both against transformers' DeepSeek-V2 attention."""
+"""The absorbed form against the expanded one, and both against transformers' DeepSeek-V2 attention."""
 
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
-from latentcap.model.latent_attention import LatentAttention, grid_sinusoids, sinusoids
+from latentcap.model.latent_attention import LatentAttention
+from tests.attention_oracle import expanded_attention
 
 
 def attention(**changes: int) -> LatentAttention:
@@ -16,7 +18,7 @@ def attention(**changes: int) -> LatentAttention:
 
 
 def inputs(layer: LatentAttention) -> dict[str, torch.Tensor]:
-    """Two examples, three groups, four steps; five shared positions, four own ones."""
+    """Two examples, three captions, four steps; five shared positions, four own ones."""
     return {
         "state": torch.randn(2, 3, 4, 16),
         "shared": layer.compress(torch.randn(2, 5, 20), torch.zeros(5, layer.latent_dim)),
@@ -28,27 +30,27 @@ def inputs(layer: LatentAttention) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("latent_dim", [4, 8, 12])
 @pytest.mark.parametrize("memories", ["shared", "both"])
-def test_absorbed_equals_naive(latent_dim: int, memories: str) -> None:
+def test_absorbed_equals_expanded(latent_dim: int, memories: str) -> None:
     layer = attention(latent_dim=latent_dim)
     given = inputs(layer)
     if memories == "shared":
         del given["own"], given["own_mask"]
     absorbed, where = layer(**given)
-    naive, where_naive = layer(**given, naive=True)
-    torch.testing.assert_close(absorbed, naive, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(where, where_naive, rtol=1e-5, atol=1e-6)
+    expanded, where_expanded = expanded_attention(layer, **given)
+    torch.testing.assert_close(absorbed, expanded, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(where, where_expanded, rtol=1e-5, atol=1e-6)
 
 
 def test_gradients_of_both_forms_agree() -> None:
     layer = attention()
     given = {name: value.detach() for name, value in inputs(layer).items()}
     gradients = []
-    for naive in (False, True):
+    for form in (layer, partial(expanded_attention, layer)):
         layer.zero_grad()
-        layer(**given, naive=naive)[0].square().sum().backward()
+        form(**given)[0].square().sum().backward()
         gradients.append([p.grad.clone() for p in (layer.query.weight, layer.up_key, layer.up_value)])  # type: ignore[union-attr]
-    for absorbed, naive in zip(*gradients, strict=True):
-        torch.testing.assert_close(absorbed, naive, rtol=1e-4, atol=1e-5)
+    for absorbed, expanded in zip(*gradients, strict=True):
+        torch.testing.assert_close(absorbed, expanded, rtol=1e-4, atol=1e-5)
 
 
 def test_masked_positions_get_nothing() -> None:
@@ -65,14 +67,14 @@ def test_masked_positions_get_nothing() -> None:
     torch.testing.assert_close(layer(**given)[0], before)
 
 
-def test_groups_share_memory_without_mixing() -> None:
-    """Each group's result is what it gets alone: beams are queries, not copies."""
+def test_captions_share_memory_without_mixing() -> None:
+    """Each caption's result is what it gets alone: beams are queries, not copies."""
     layer = attention()
     given = inputs(layer)
     together, _ = layer(**given)
-    for group in range(3):
-        alone = {**given, "state": given["state"][:, group : group + 1], "own": given["own"][:, group : group + 1]}
-        torch.testing.assert_close(layer(**alone)[0][:, 0], together[:, group], rtol=1e-5, atol=1e-6)
+    for place in range(3):
+        alone = {**given, "state": given["state"][:, place : place + 1], "own": given["own"][:, place : place + 1]}
+        torch.testing.assert_close(layer(**alone)[0][:, 0], together[:, place], rtol=1e-5, atol=1e-6)
 
 
 def test_probabilities_are_float32_under_autocast() -> None:
@@ -120,20 +122,11 @@ def test_equals_deepseek_attention_of_transformers() -> None:
         positions = torch.arange(steps)[None].expand(2, -1)
         rotary = DeepseekV2RotaryEmbedding(config)(hidden, positions)
         expected = theirs(hidden, attention_mask=causal, position_embeddings=rotary, position_ids=positions)[0]
-        for naive in (False, True):
-            outputs, _ = ours(
+        for form in (ours, partial(expanded_attention, ours)):
+            outputs, _ = form(
                 hidden.unsqueeze(1),
                 torch.zeros(2, 0, latent),
                 own=ours.compress(hidden, torch.zeros(steps, latent)).unsqueeze(1),
                 own_mask=torch.ones(steps, steps, dtype=torch.bool).tril(),
-                naive=naive,
             )
             torch.testing.assert_close(theirs.o_proj(outputs.squeeze(1).flatten(2)), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_position_codes_tell_places_apart() -> None:
-    code = sinusoids(torch.arange(50), 16)
-    assert torch.cdist(code, code).fill_diagonal_(9).min() > 0.1
-    grid = grid_sinusoids(3, 5, 16, torch.device("cpu"))
-    assert grid.shape == (15, 16)
-    assert torch.cdist(grid, grid).fill_diagonal_(9).min() > 0.1

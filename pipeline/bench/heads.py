@@ -1,12 +1,13 @@
 """What routing and compression save: half of the heads against all of them, latents against full keys and values.
 
-Dimension letters: see ``pipeline/latent_attention.py``; N regions, C their channels, M context tokens, E embedding.
+Dimension letters: see ``model/latent_attention.py``; N regions, C their channels, M context tokens, E embedding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from latentcap.config import BackboneConfig, ContextConfig, DecoderConfig, Fusio
 from latentcap.inference.precision import fast_dtype
 from latentcap.model.caption_model import CaptionModel
 from latentcap.model.fusion import Fusion, Memory
+from latentcap.model.routed_fusion import RoutedFusion
 
 GOAL = 1.6  # times faster with half of the heads
 CHANGES: dict[str, dict[str, int]] = {  # of the sizes
@@ -39,19 +41,22 @@ class Layer(nn.Module):
 
     def __init__(self, sizes: Sizes, *, head_dim: int, latent_dim: int, top_k: int = 0, route_by: str = "example"):
         super().__init__()
-        self.fusion = Fusion(
-            query_dim=sizes.embed,
-            region_dim=sizes.channels,
-            text_dim=sizes.embed,
-            output_dim=sizes.embed,
-            visual_heads=sizes.heads // 2,
-            text_heads=sizes.heads - sizes.heads // 2,
-            head_dim=head_dim,
-            latent_dim=latent_dim,
-            latent_dropout=0.0,
-            max_views=1,
-            routed_top_k=top_k,
-            route_by=route_by,
+        of_layer: dict[str, Any] = {
+            "query_dim": sizes.embed,
+            "region_dim": sizes.channels,
+            "text_dim": sizes.embed,
+            "output_dim": sizes.embed,
+            "visual_heads": sizes.heads // 2,
+            "text_heads": sizes.heads - sizes.heads // 2,
+            "head_dim": head_dim,
+            "latent_dim": latent_dim,
+            "latent_dropout": 0.0,
+            "max_views": 1,
+        }
+        self.fusion = (
+            RoutedFusion(**of_layer, top_k=top_k, shared_heads=1, route_by=route_by, balance="bias")
+            if top_k
+            else Fusion(**of_layer)
         )
 
     def forward(self, queries: Tensor, regions: Tensor, context: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The same split heads without compression: full keys and values, the layer that latents are compared with.
 
-Dimension letters: see ``pipeline/latent_attention.py``.
+Dimension letters: see ``model/latent_attention.py``.
 """
 
 from __future__ import annotations
@@ -37,21 +37,20 @@ class FullAttention(nn.Module):
         shared_mask: Tensor | None = None,
         own: Tensor | None = None,
         own_mask: Tensor | None = None,
-        **options: object,
     ) -> tuple[Tensor, None]:
         """As ``LatentAttention.forward``, without a ``shared_mask``: head outputs (B, G, T, H, K), no probabilities."""
         assert shared_mask is None
-        batch, groups, steps, _ = state.shape
+        batch, captions, steps, _ = state.shape
         queries = self.query(state).unflatten(-1, (self.num_heads, self.head_dim))
-        if own is None:  # all groups are queries on one copy
+        if own is None:  # all captions are queries on one copy
             heads = self._read(queries.flatten(1, 2), shared, None)
-            return heads.unflatten(1, (groups, steps)), None
-        memory = torch.cat((shared[:, None].expand(-1, groups, -1, -1).to(own.dtype), own), 2)
+            return heads.unflatten(1, (captions, steps)), None
+        memory = torch.cat((shared[:, None].expand(-1, captions, -1, -1).to(own.dtype), own), 2)
         mask = None
         if own_mask is not None:
             mask = torch.cat((own_mask.new_ones(steps, shared.shape[1]), own_mask), 1)
         heads = self._read(queries.flatten(0, 1), memory.flatten(0, 1), mask)
-        return heads.unflatten(0, (batch, groups)), None
+        return heads.unflatten(0, (batch, captions)), None
 
     def _read(self, queries: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
         """Queries (B, T, H, K) and keys and values (B, S, 2 H K) to (B, T, H, K)."""

@@ -1,6 +1,6 @@
 """The decoder for captioning only: what is linear is multiplied out beforehand, and a step is five large products.
 
-Dimension letters: see ``latent_attention.py``; E embedding size, Z hidden size, V vocabulary.
+Dimension letters: see ``latent_attention.py``; E embedding size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from torch.nn.functional import embedding, linear, pad
 
 from latentcap.model.decoder import Decoder
 from latentcap.model.fusion import WORD, Attention, Memory
-from latentcap.model.latent_attention import LatentAttention, sinusoids
+from latentcap.model.latent_attention import LatentAttention
+from latentcap.model.position_codes import sinusoids
+from latentcap.model.routed_fusion import RoutedFusion
 
 WIDTH = 16  # products with that many outputs, or a multiple, are the fastest
 
 
 def fold_decoder(decoder: Decoder, dtype: torch.dtype) -> Decoder | FoldedDecoder:
     """A decoder that writes the same captions faster and cannot be trained; the given one where it routes its heads."""
-    routed = decoder.fusion.visual_router is not None or decoder.fusion.text_router is not None
-    return decoder if routed else FoldedDecoder(decoder, dtype)
+    return decoder if isinstance(decoder.fusion, RoutedFusion) else FoldedDecoder(decoder, dtype)
 
 
 @dataclass
@@ -40,8 +41,8 @@ class FoldedState:
 
     def reorder(self, parents: Tensor) -> Self:
         """Beam g continues beam ``parents[b, g]``, (B, G'): beams may be widened, narrowed and repeated."""
-        batch, groups = self.beams[0].shape[:2]
-        flat = (torch.arange(batch, device=parents.device).unsqueeze(1) * groups + parents).flatten()
+        batch, beams = self.beams[0].shape[:2]
+        flat = (torch.arange(batch, device=parents.device).unsqueeze(1) * beams + parents).flatten()
         moved = tuple(value.flatten(0, 1).index_select(0, flat).unflatten(0, parents.shape) for value in self.beams)
         return type(self)(moved, self.image)
 

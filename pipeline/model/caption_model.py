@@ -6,6 +6,7 @@ Dimension letters: see ``latent_attention.py``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from latentcap.model.context import ContextEncoder
 from latentcap.model.decoder import Decoder
 from latentcap.model.fusion import Fusion, Memory
 from latentcap.model.label_head import LabelHead
+from latentcap.model.routed_fusion import RoutedFusion
 
 
 class CaptionModel(nn.Module):
@@ -45,22 +47,7 @@ class CaptionModel(nn.Module):
                 embed_dim=embed_dim,
                 load_weights=load_weights,
             )
-        fusion = Fusion(
-            query_dim=config.decoder.hidden_dim,
-            region_dim=self.backbone.num_channels,
-            text_dim=embed_dim,
-            output_dim=embed_dim,
-            visual_heads=config.fusion.visual_heads,
-            text_heads=config.fusion.text_heads,
-            head_dim=config.head_dim,
-            latent_dim=config.latent_dim,
-            latent_dropout=config.fusion.latent_dropout,
-            max_views=config.max_views,
-            routed_top_k=config.fusion.routed_top_k,
-            shared_heads=config.fusion.shared_heads,
-            route_by=config.fusion.route_by,
-            balance=config.fusion.balance,
-        )
+        fusion = build_fusion(config, region_dim=self.backbone.num_channels)
         self.decoder = Decoder(
             vocab_size,
             fusion,
@@ -135,6 +122,32 @@ class CaptionModel(nn.Module):
         else:
             latents, context_mask = summary.new_zeros(batch, 0, fusion.latent_dim), None
         return Memory(visual, region_mask, latents, context_mask, self.dropout(summary), pooled)
+
+
+def build_fusion(config: ModelConfig, *, region_dim: int) -> Fusion:
+    """The fusion layer of a configuration, with routers where that asks for them."""
+    fusion, embed_dim = config.fusion, config.decoder.embed_dim
+    sizes: dict[str, Any] = {
+        "query_dim": config.decoder.hidden_dim,
+        "region_dim": region_dim,
+        "text_dim": embed_dim,
+        "output_dim": embed_dim,
+        "visual_heads": fusion.visual_heads,
+        "text_heads": fusion.text_heads,
+        "head_dim": config.head_dim,
+        "latent_dim": config.latent_dim,
+        "latent_dropout": fusion.latent_dropout,
+        "max_views": config.max_views,
+    }
+    if not fusion.routed_top_k:
+        return Fusion(**sizes)
+    return RoutedFusion(
+        **sizes,
+        top_k=fusion.routed_top_k,
+        shared_heads=fusion.shared_heads,
+        route_by=fusion.route_by,
+        balance=fusion.balance,
+    )
 
 
 def _mean(values: Tensor, mask: Tensor | None) -> Tensor:

@@ -1,6 +1,6 @@
 """The decoder: query LSTM, fusion, language LSTM; teacher forcing without a loop over time, and one equal step.
 
-Dimension letters: see ``latent_attention.py``; E embedding size, Z hidden size, V vocabulary.
+Dimension letters: see ``latent_attention.py``; E embedding size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ class DecoderState:
 
     def reorder(self, parents: Tensor) -> Self:
         """Beam g continues beam ``parents[b, g]``, (B, G'): beams may be widened, narrowed and repeated."""
-        batch, groups = self.words.shape[:2]
-        flat = (torch.arange(batch, device=parents.device).unsqueeze(1) * groups + parents).flatten()
+        batch, beams = self.words.shape[:2]
+        flat = (torch.arange(batch, device=parents.device).unsqueeze(1) * beams + parents).flatten()
         words = self.words.flatten(0, 1)[flat].unflatten(0, parents.shape)
         return type(self)(_rows(self.query, flat), _rows(self.language, flat), words)
 
     def select(self, rows: Tensor) -> Self:
         """The states of some of the examples."""
-        groups = self.words.shape[1]
-        flat = (rows.unsqueeze(1) * groups + torch.arange(groups, device=rows.device)).flatten()
+        beams = self.words.shape[1]
+        flat = (rows.unsqueeze(1) * beams + torch.arange(beams, device=rows.device)).flatten()
         return type(self)(_rows(self.query, flat), _rows(self.language, flat), self.words[rows])
 
 
@@ -66,14 +66,13 @@ class Decoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
         nn.init.normal_(self.embedding.weight, std=embed_dim**-0.5)
 
-    def forward(
-        self, tokens: Tensor, memory: Memory, *, gate: Tensor | None = None, naive: bool = False
-    ) -> tuple[Tensor, Attention]:
+    def forward(self, tokens: Tensor, memory: Memory, *, gate: Tensor | None = None) -> tuple[Tensor, Attention]:
         """Teacher forcing: all steps at once.
 
         Args:
             tokens: captions from ``<bos>`` on, (B, G, T), G captions of each example.
             memory: of the B examples.
+            gate: of the heads, instead of the fusion layer's own; broadcasts to (B, G, T, H).
 
         Returns:
             Language states (B, G, T, Z), for :meth:`logits`, and where each head looked.
@@ -82,9 +81,7 @@ class Decoder(nn.Module):
         state, _ = self.query_lstm(self._query_input(words, memory).flatten(0, 1))
         state = state.unflatten(0, tokens.shape[:2])
         latents = self.fusion.compress_words(words)
-        fused, attention = self.fusion.attend(
-            state, memory, latents, causal=True, written=tokens != 0, gate=gate, naive=naive
-        )
+        fused, attention = self.fusion.attend(state, memory, latents, causal=True, written=tokens != 0, gate=gate)
         hidden, _ = self.language_lstm(self._language_input(state, fused).flatten(0, 1))
         return hidden.unflatten(0, tokens.shape[:2]), attention
 

@@ -1,6 +1,6 @@
 """A router chooses heads: some are always on, of the others each example or query gets the few it scores highest.
 
-Dimension letters: see ``latent_attention.py``.
+Dimension letters: see ``latent_attention.py``; C size of what chooses.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from latentcap.model.head_sets import HeadGroups
+from latentcap.model.chosen_heads import ChosenHeads
 
 BIAS_STEP = 0.001  # gamma of DeepSeek-V3
 LOSS_WEIGHT = 0.01  # beta of Mixture-of-Head attention
@@ -44,7 +44,7 @@ class HeadRouter(nn.Module):
         nn.init.normal_(self.score.weight, std=0.02)
         self.register_buffer("bias", torch.zeros(num_heads - shared_heads))
 
-    def forward(self, inputs: Tensor, counted: Tensor | None = None) -> tuple[HeadGroups, Tensor | None]:
+    def forward(self, inputs: Tensor, counted: Tensor | None = None) -> tuple[ChosenHeads, Tensor | None]:
         """Choose for every unit.
 
         Args:
@@ -66,10 +66,10 @@ class HeadRouter(nn.Module):
             heads = torch.cat((always, heads), -1)
             shared = self.shared * scores[..., : self.shared].softmax(-1)
             weights = torch.cat((alpha[..., :1] * shared, alpha[..., 1:] * weights), -1)
-        groups = HeadGroups(heads, weights, num_heads=self.num_heads)
+        choice = ChosenHeads(heads, weights, num_heads=self.num_heads)
         if not (self.training and torch.is_grad_enabled()):
-            return groups, None
-        return groups, self._balance(chosen, routed, counted)
+            return choice, None
+        return choice, self._balance(chosen, routed, counted)
 
     def _balance(self, chosen: Tensor, routed: Tensor, counted: Tensor | None) -> Tensor | None:
         """Move the biases by this step's load, over all processes; or return the loss."""

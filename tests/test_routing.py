@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,9 +11,10 @@ from torch import Tensor
 from latentcap.config import FusionConfig, ModelConfig
 from latentcap.data.errors import UserError
 from latentcap.model.caption_model import CaptionModel
+from latentcap.model.chosen_heads import ChosenHeads
 from latentcap.model.fusion import Memory
-from latentcap.model.head_sets import HeadGroups
 from latentcap.model.routing import BIAS_STEP, LOSS_WEIGHT, HeadRouter
+from tests.attention_oracle import teacher_forced
 from tests.helpers import tiny_captioner, tiny_config
 from tests.test_decoder import memory_of
 
@@ -34,9 +37,9 @@ def inputs(net: CaptionModel) -> tuple[Tensor, Memory]:
     return tokens, memory_of(net, batch=5)
 
 
-def test_groups_compute_each_row_with_its_own_heads() -> None:
+def test_each_row_is_computed_with_its_own_heads() -> None:
     heads = torch.tensor([[[[0, 2], [0, 1]], [[1, 2], [0, 2]]]])  # (1, 2, 2, 2): four queries, three sets
-    groups = HeadGroups(heads, torch.ones(heads.shape), num_heads=3)
+    chosen = ChosenHeads(heads, torch.ones(heads.shape), num_heads=3)
     rows, weight = torch.randn(1, 2, 2, 5), torch.randn(3, 5)
     sizes: list[int] = []
 
@@ -44,10 +47,10 @@ def test_groups_compute_each_row_with_its_own_heads() -> None:
         sizes.append(len(part))
         return torch.einsum("nc,rc->nr", part, chosen)
 
-    found = groups.apply(product, rows, weight)
+    found = chosen.apply(product, rows, weight)
     torch.testing.assert_close(found, (rows @ weight.T).gather(-1, heads))
     assert sorted(sizes) == [1, 1, 2]
-    spread = groups.spread(found)
+    spread = chosen.spread(found)
     assert spread.shape == (1, 2, 2, 3)
     torch.testing.assert_close(spread.gather(-1, heads), found)
     assert (spread != 0).sum() == found.numel()
@@ -61,9 +64,9 @@ def test_skipping_equals_dense_in_values_and_gradients(
     net = routed(by, heads=heads, shared_heads=shared, routed_top_k=top_k, head_dim=8, latent_dim=8)
     tokens, memory = inputs(net)
     results = []
-    for naive in (False, True):
+    for form in (net.decoder, partial(teacher_forced, net.decoder)):
         net.zero_grad()
-        hidden, attention = net.decoder(tokens, memory, naive=naive)
+        hidden, attention = form(tokens, memory)
         hidden.square().sum().backward(retain_graph=True)
         gradients = {name: p.grad.clone() for name, p in net.decoder.named_parameters() if p.grad is not None}
         results.append((hidden, gradients, attention))
@@ -88,8 +91,8 @@ def test_heads_that_are_not_chosen_are_not_computed(by: str) -> None:
     visual = net.decoder.fusion.visual
     assert visual is not None
     shapes = []
-    visual._absorbed_scores = lambda queries, *rest, original=visual._absorbed_scores: (  # type: ignore[method-assign, assignment]
-        shapes.append(queries.shape) or original(queries, *rest)  # type: ignore[func-returns-value]
+    visual.read = lambda queries, shared, original=visual.read, **masks: (  # type: ignore[method-assign, assignment, misc]
+        shapes.append(queries.shape) or original(queries, shared, **masks)  # type: ignore[func-returns-value]
     )
     _, attention = net.decoder(tokens, memory)
     assert [tuple(shape[:4]) for shape in shapes] == [(5, 2, 7, 2)]  # two heads of four
@@ -143,10 +146,10 @@ def test_gate_is_a_second_factor_of_the_routers() -> None:
 def test_a_router_that_knows_nothing_multiplies_by_one() -> None:
     router = HeadRouter(6, num_heads=5, shared_heads=2, top_k=2, balance="bias")
     torch.nn.init.zeros_(router.score.weight)
-    groups, loss = router(torch.randn(3, 1, 1, 6))
-    torch.testing.assert_close(groups.weights, torch.ones(3, 1, 1, 4))
+    chosen, loss = router(torch.randn(3, 1, 1, 6))
+    torch.testing.assert_close(chosen.weights, torch.ones(3, 1, 1, 4))
     assert loss is None
-    assert groups.heads[..., :2].unique().tolist() == [0, 1]
+    assert chosen.heads[..., :2].unique().tolist() == [0, 1]
 
 
 def test_biases_move_by_a_fixed_step_towards_balance_in_training_only() -> None:
@@ -164,9 +167,9 @@ def test_biases_move_by_a_fixed_step_towards_balance_in_training_only() -> None:
     torch.testing.assert_close(router.bias, BIAS_STEP * (48 / 3 - used).sign())
     loads = torch.zeros(3)
     for _ in range(60):
-        groups, _ = router(inputs)
-        loads += torch.bincount(groups.heads[..., 1].flatten() - 1, minlength=3)
-        torch.testing.assert_close(groups.weights, torch.ones_like(groups.weights))  # selection only
+        chosen, _ = router(inputs)
+        loads += torch.bincount(chosen.heads[..., 1].flatten() - 1, minlength=3)
+        torch.testing.assert_close(chosen.weights, torch.ones_like(chosen.weights))  # selection only
     assert loads.min() / loads.sum() > 0.25
 
 
@@ -182,8 +185,8 @@ def test_load_is_that_of_words_and_of_all_processes(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "all_reduce", other_process)
     written = torch.tensor([[[True, True, False]]])
-    groups, _ = router(torch.zeros(1, 1, 3, 6), written)
-    expected = torch.bincount(groups.heads[written].flatten(), minlength=3).float()
+    chosen, _ = router(torch.zeros(1, 1, 3, 6), written)
+    expected = torch.bincount(chosen.heads[written].flatten(), minlength=3).float()
     assert torch.equal(seen[0], expected)
     assert seen[0].sum() == 2
     total = expected + torch.tensor([0.0, 9.0, 0.0])
