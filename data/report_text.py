@@ -1,7 +1,7 @@
-"""Report text: cleaning, sections, sentences. Two styles: ours, and that which published numbers were made with.
+"""Report text: cleaning and sections. Two styles: ours, and that which published numbers were made with.
 
-De-identified places (``XXXX`` in Indiana's reports, ``___`` in MIMIC-CXR's) become :data:`DEID`, one token that a
-model may read and learn from and that is never generated.
+De-identified places (``XXXX`` in Indiana's reports, ``___`` in MIMIC-CXR's) become ``DEID`` (``data/words.py``), one
+token that a model may read and learn from and that is never generated.
 """
 
 from __future__ import annotations
@@ -9,19 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-DEID = "<deid>"
+from latentcap.data.sentences import ABBREVIATIONS
+from latentcap.data.words import DEID
 
 _DEID = re.compile(r"\[\*\*.*?\*\*\]|_{2,}|X{4,}", re.DOTALL)
 _DEID_RUN = re.compile(rf"{DEID}(?:[\s,/]+{DEID})+")
 _ITEM = re.compile(r"(?<!\S)\(?(\d{1,2})[.)](?:\s+(?=\S)|(?=[A-Z]))")
-_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9<(\"])")
 _HEADER = re.compile(r"^[ \t]*([A-Z][A-Z /&(),-]{2,59}):(?=\s|$)", re.MULTILINE)
 STOPS = ".:;?!"
 NUMBERED = frozenset(  # after these words a number counts nothing: "fracture of rib 2. Heart normal"
     ("rib", "ribs", "grade", "stage", "type", "level", "segment", "digit", "zone", "image", "series", "view", "day")
     + ("week", "month", "year", "and", "to", "of", "at", "than", "measures", "measuring", "approximately")
 )
-ABBREVIATIONS = ("dr.", "mr.", "mrs.", "ms.", "e.g.", "i.e.", "vs.", "approx.", "fig.", "figs.", "cf.")
 SECTIONS = {
     "findings": ("findings", "finding"),
     "impression": ("impression", "impressions", "conclusion", "conclusions", "findings and impression"),
@@ -38,7 +37,7 @@ _VIEWS = re.compile(r"\b(chest|portable|views?|pa and lat\w*|ap and lat\w*|front
 def clean(text: str) -> str:
     """Our cleaning: case, punctuation and every word stay; only what is no text of the report goes.
 
-    - ``XXXX``, ``___`` and ``[** **]`` become :data:`DEID`, several in a row one.
+    - ``XXXX``, ``___`` and ``[** **]`` become ``<deid>``, several in a row one.
     - Numbers of a list go, and only those: they begin a sentence or line and count up from the first. ``1. Clear lungs
       2. No effusion.`` becomes ``Clear lungs. No effusion.``, while ``at L1. No``, ``2.5 cm`` and ``rib 2.`` stay.
     - White space is single, repeated full stops are one, a lost space after one is put back, and the text ends in one.
@@ -89,17 +88,6 @@ def as_written(text: str) -> str:
 
 
 TEXT_STYLES: dict[str, Callable[[str], str]] = {"clean": clean, "r2gen": clean_r2gen, "none": as_written}
-
-
-def split_sentences(text: str) -> list[str]:
-    """Sentences with their full stops; a stop in a number or after an abbreviation ends none."""
-    sentences: list[str] = []
-    for part in _SENTENCE.split(text.strip()):
-        if sentences and sentences[-1].lower().endswith(ABBREVIATIONS):
-            sentences[-1] += f" {part}"
-        elif part:
-            sentences.append(part)
-    return sentences
 
 
 def split_sections(report: str) -> dict[str, str]:

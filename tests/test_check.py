@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from latentcap.cli.prepare import main
-from latentcap.data.check.examples import check_examples, split_words
+from latentcap.data.check.examples import check_examples
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example, ImageRef
 
@@ -92,17 +92,24 @@ def test_no_examples_at_all() -> None:
     assert check_examples([]).to_text().endswith("clean")
 
 
-def test_words_are_lower_case_without_punctuation() -> None:
-    assert split_words('A Dog\'s "red" ball, well-worn (no. 3).') == [
-        "a",
-        "dog's",
-        "red",
-        "ball",
-        "well",
-        "worn",
-        "no",
-        "3",
-    ]
+@pytest.mark.parametrize(
+    ("captions", "language", "length"),
+    [
+        (["一只红色的猫坐在桌子上", "两个男人。"], "Chinese", 11),
+        (["赤いネコ", "テーブルの上"], "Japanese", 6),
+        (["สุนัขนั่ง"], "Thai", 5),  # marks stay with their letters
+        (["नमस्ते दुनिया"], None, 2),
+        (["two dogs", "a dog named 猫"], None, 4),
+    ],
+)
+def test_scripts_without_spaces_are_counted_by_character_with_the_right_advice(
+    captions: list[str], language: str | None, length: int
+) -> None:
+    report = check_examples([example("a", jpeg("red"), *captions)])
+    assert report.unspaced == language
+    assert report.caption_words["max"] == length
+    assert ("--data.tokenizer.kind bpe" in report.to_text()) is (language is not None)
+    assert (f"captions in {language}" in report.to_text()) is (language is not None)
 
 
 # the program

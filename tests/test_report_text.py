@@ -6,7 +6,7 @@ import csv
 
 import pytest
 
-from latentcap.data.report_text import clean, clean_r2gen, split_sections, split_sentences
+from latentcap.data.report_text import clean, clean_r2gen, split_sections
 from tests.helpers import real_data
 
 REPORT = """                                 FINAL REPORT
@@ -82,14 +82,6 @@ def test_sections_by_other_headers() -> None:
     text = "CHEST, TWO VIEWS: Clear.\n\nCONCLUSION: Normal.\nFINDINGS/IMPRESSION: Both.\nno header: x"
     assert split_sections(text) == {"findings": "Clear.", "impression": "Normal.\nBoth.\nno header: x"}
     assert split_sections("no headers at all") == {}
-
-
-def test_sentences() -> None:
-    assert split_sentences("Heart is 2.5 cm. Dr. Moon agrees. No, e.g. Effusion!") == [
-        "Heart is 2.5 cm.",
-        "Dr. Moon agrees.",
-        "No, e.g. Effusion!",
-    ]
 
 
 def test_cleaning_real_reports_twice_changes_nothing() -> None:

@@ -42,8 +42,10 @@ class TokenizerConfig:
     """How captions are cut into tokens.
 
     Attributes:
-        kind: ``word`` (lower case, no punctuation, as COCO scores them) or ``bpe`` (any text, exactly).
-        min_frequency: words that occur less often in the training texts are unknown (word level).
+        kind: ``word`` (lower case, no punctuation, as COCO scores them) or ``bpe`` (any text, exactly; for languages
+            that are written without spaces between words).
+        min_frequency: words that occur less often in the training texts are unknown; pairs of pieces that do are not
+            joined (bpe).
         vocab_size: number of pieces (bpe).
         sentences: full stops are words too (word level): for reports of several sentences.
     """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from latentcap.data.errors import UserError, did_you_mean
 from latentcap.data.files import written_whole
-from latentcap.data.report_text import DEID
+from latentcap.data.words import DEID, SAME, WORD, unspaced_language
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -24,11 +24,11 @@ SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<unk>")
 
 FULL_STOP = "."
 
-# A word is a run of letters and digits. Hyphens and apostrophes belong to it between letters ("t-junction", "it's"),
-# points and commas between digits ("3.5", "1,000"), a percent sign after one ("50%"). All else only separates words.
-WORD = r"<deid>|[\p{L}\p{M}\p{N}]+(?:[-'][\p{L}\p{M}\p{N}]+|(?<=\p{N})[.,]\p{N}+)*(?:(?<=\p{N})%)?"
-
 SENTENCE_END = r"|\.(?=\s|$)"  # with sentences, a full stop before a space is a word of its own
+
+# GPT-2's cut of a text into what pieces are made within, but that marks stay with the letters that they combine with.
+_MARKED = "[\\p{L}\\p{M}\u200c\u200d]"
+PIECES = rf"'(?:s|t|re|ve|m|ll|d)| ?{_MARKED}+| ?\p{{N}}+| ?[^\s\p{{N}}\p{{L}}\p{{M}}\u200c\u200d]+|\s+(?!\S)|\s+"
 
 BYTES = 256  # a byte-level vocabulary holds every byte, so nothing is ever unknown to it
 
@@ -65,7 +65,8 @@ class CaptionTokenizer:
         Args:
             texts: captions as written; normalising them is the tokenizer's work.
             kind: ``"word"`` or ``"bpe"``.
-            min_frequency: for words: how often a word must occur to get an id. Ids go by frequency, then alphabet.
+            min_frequency: how often a word, or for BPE a pair of pieces, must occur to get an id. Ids of words go by
+                frequency, then alphabet.
             vocab_size: for BPE: the number of ids, special tokens included.
             sentences: for words: a full stop that ends a sentence is one too. (BPE keeps all punctuation anyway.)
 
@@ -75,7 +76,7 @@ class CaptionTokenizer:
         if kind == "word":
             return cls(_train_words(texts, min_frequency, sentences))
         if kind == "bpe":
-            return cls(_train_bpe(texts, vocab_size))
+            return cls(_train_bpe(texts, vocab_size, min_frequency))
         raise UserError(f"unknown tokenizer kind '{kind}'; kinds are {', '.join(KINDS)}.{did_you_mean(kind, KINDS)}")
 
     @classmethod
@@ -126,7 +127,8 @@ class CaptionTokenizer:
                 "a BPE tokenizer cannot be extended: new merges would split known text differently. It needs no "
                 "extension, for it can write any text; keep it, or train a new one and a new model"
             )
-        known = set(self.vocab)
+        texts, known = list(texts), set(self.vocab)
+        _refuse_unspaced(texts)
         sentences = sentences or FULL_STOP in known
         counts = _count_words(_word_tokenizer(self.vocab, sentences), texts)
         new = [word for word in _frequent(counts, min_frequency) if word not in known]
@@ -144,7 +146,7 @@ class CaptionTokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ``ids`` up to the first ``<eos>``, without special tokens; ``<unk>`` is left out too.
 
-        Words are joined by a space, full stops to the word before. BPE returns the encoded text exactly.
+        Words are joined by a space, full stops to the word before. BPE returns the encoded text, composed (NFC).
         """
         kept = []
         for i in map(int, ids):
@@ -221,14 +223,8 @@ def _word_tokenizer(vocab: Sequence[str], sentences: bool = False) -> Any:
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocab)}, unk_token=SPECIAL_TOKENS[3]))
-    tokenizer.normalizer = normalizers.Sequence(
-        [
-            normalizers.NFC(),
-            normalizers.Lowercase(),
-            normalizers.Replace("\u2019", "'"),  # the typographic apostrophe
-            normalizers.Replace(Regex("[\u2010\u2011]"), "-"),  # the typographic hyphens
-        ]
-    )
+    same = (normalizers.Replace(old, new) for old, new in SAME.items())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase(), *same])
     pattern = WORD + SENTENCE_END if sentences else WORD
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "removed", invert=True)
     tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
@@ -236,6 +232,8 @@ def _word_tokenizer(vocab: Sequence[str], sentences: bool = False) -> Any:
 
 
 def _train_words(texts: Iterable[str], min_frequency: int, sentences: bool) -> Any:
+    texts = list(texts)
+    _refuse_unspaced(texts)
     counts = _count_words(_word_tokenizer(SPECIAL_TOKENS, sentences), texts)
     if not counts.keys() - {FULL_STOP, DEID}:
         raise UserError("the captions hold no words to make a vocabulary of: all are empty or only punctuation")
@@ -246,6 +244,14 @@ def _train_words(texts: Iterable[str], min_frequency: int, sentences: bool) -> A
             "Lower min_frequency, or give more captions"
         )
     return _word_tokenizer([*SPECIAL_TOKENS, *words], sentences)
+
+
+def _refuse_unspaced(texts: Sequence[str]) -> None:
+    if language := unspaced_language(texts):
+        raise UserError(
+            f"at least a tenth of the texts are in {language}, which is written without spaces between words, so that "
+            "a vocabulary of words would learn whole sentences. Train on pieces: --data.tokenizer.kind bpe"
+        )
 
 
 def _count_words(tokenizer: Any, texts: Iterable[str]) -> Counter[str]:
@@ -262,8 +268,8 @@ def _frequent(counts: Counter[str], min_frequency: int) -> list[str]:
     return sorted(words, key=lambda word: (-counts[word], word))
 
 
-def _train_bpe(texts: Iterable[str], vocab_size: int) -> Any:
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+def _train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int) -> Any:
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
     smallest = len(SPECIAL_TOKENS) + BYTES
     if vocab_size < smallest:
@@ -275,11 +281,18 @@ def _train_bpe(texts: Iterable[str], vocab_size: int) -> Any:
     if not kept:
         raise UserError("the captions hold no words to make a vocabulary of: all are empty or only punctuation")
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PIECES), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     deid = any(DEID in text for text in kept)
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - deid,
+        min_frequency=min_frequency,
         special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-import re
 import statistics
 import warnings
 from collections import Counter, defaultdict
@@ -16,10 +15,10 @@ from dataclasses import dataclass
 from latentcap.data.check.report import Duplicate, Report, SplitCounts, Vocabulary
 from latentcap.data.example import Example, ImageRef, decode_image
 from latentcap.data.readers.splits import groups_in_two_splits
+from latentcap.data.words import split_words, unspaced_language
 
 MIN_FREQUENCIES = (1, 2, 3, 5, 10)
 SPLITS = ("train", "val", "test")
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +64,8 @@ def check_examples(examples: Sequence[Example], *, progress: Callable[[int, int]
         height=_summary([image.size[1] for image in good]),
         missing_fields=_missing_fields(examples),
         shared_groups=groups_in_two_splits(examples),
+        unspaced=unspaced_language(caption for example in examples for caption in example.captions),
     )
-
-
-def split_words(caption: str) -> list[str]:
-    """Words about as the COCO scores count them: lower case, without punctuation."""
-    return _WORD.findall(caption.lower())
 
 
 def _count(items: Sequence[_Item], any_context: bool) -> SplitCounts:

@@ -50,6 +50,7 @@ class Report:
     height: dict[str, float]
     missing_fields: dict[str, dict[str, int]]  # number, category or label -> split -> examples without it
     shared_groups: dict[str, list[str]]  # patients or cases in more than one split, with those splits
+    unspaced: str | None = None  # the captions' language, where that is written without spaces between words
 
     @property
     def leaks(self) -> tuple[Duplicate, ...]:
@@ -95,11 +96,17 @@ class Report:
     def _captions(self) -> Iterator[str]:
         if not self.caption_words:
             return
-        yield f"caption length in words: {_spell(self.caption_words)}"
-        yield "vocabulary (words of train seen at least N times, and the share of all words that they cover)"
+        words = "characters" if self.unspaced else "words"
+        if self.unspaced:
+            yield (
+                f"captions in {self.unspaced}, which is written without spaces between words: characters are counted. "
+                "Train on pieces of text: --data.tokenizer.kind bpe"
+            )
+        yield f"caption length in {words}: {_spell(self.caption_words)}"
+        yield f"vocabulary ({words} of train seen at least N times, and the share of all {words} that they cover)"
         for row in self.vocabulary:
             shares = "  ".join(f"{name} {share:.2%}" for name, share in row.coverage.items())
-            yield f"  N = {row.min_frequency:<3}{row.size:>9,} words   {shares}"
+            yield f"  N = {row.min_frequency:<3}{row.size:>9,} {words}   {shares}"
 
     def _fields(self) -> Iterator[str]:
         for name, missing in self.missing_fields.items():

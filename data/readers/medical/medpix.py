@@ -35,11 +35,11 @@ from latentcap.data.readers.medical.study import context_of, known
 from latentcap.data.readers.paths import is_image
 from latentcap.data.readers.rows import load_rows
 from latentcap.data.readers.splits import split_in_name
+from latentcap.data.sentences import split_sentences
 
 DESCRIPTIONS = "descriptions_*.jsonl"
 PLANES = {"transverse": "axial", "nos - not specified": "", "other view (see caption)": ""}
 PIECE = 45  # words of a piece of a case's text, at most
-_SENTENCE_END = re.compile(r"(?<=[.!?;:])\s+")
 _LINK = re.compile(r"https?://\S+")
 _PLACEHOLDER = re.compile(r"replace this\b", re.IGNORECASE)
 _PROMPT = re.compile(r"^History \(can include[^)]*\):?\s*")  # the form's own words
@@ -125,7 +125,7 @@ def _case_texts(row: Mapping[str, Any]) -> tuple[str, ...]:
 def _pieces(text: str) -> list[str]:
     """A text of any length in pieces of at most :data:`PIECE` words, cut between sentences where that is possible."""
     pieces: list[list[str]] = [[]]
-    for sentence in _SENTENCE_END.split(text):
+    for sentence in split_sentences(text):
         words = sentence.split()
         for start in range(0, len(words), PIECE):
             part = words[start : start + PIECE]

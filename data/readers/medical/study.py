@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 
 from latentcap.data.example import ImageRef
-from latentcap.data.report_text import DEID, clean
+from latentcap.data.report_text import clean
+from latentcap.data.words import DEID
 
 VIEWS = ("frontal", "pa", "ap", "lateral")  # in this order, so that a view's place says what it shows
 NOTHING = frozenset(  # of the letters alone: "N/A", "None.", "not available", "noncontributory"

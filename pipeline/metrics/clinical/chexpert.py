@@ -12,6 +12,7 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import NamedTuple
 
+from latentcap.data.sentences import split_sentences
 from latentcap.metrics.clinical import chexpert_phrases as table
 
 OBSERVATIONS = (
@@ -50,7 +51,7 @@ def label_report(report: str) -> dict[str, Status]:
     "No Finding" is positive where nothing else but devices is positive or uncertain, and absent otherwise.
     """
     found = dict.fromkeys(OBSERVATIONS, Status.ABSENT)
-    for sentence in split_sentences(report):
+    for sentence in statements(report):
         for mention in label_sentence(sentence):
             found[mention.observation] = max(found[mention.observation], mention.status)
     findings = (found[name] for name in OBSERVATIONS if name not in (table.DEVICES, table.NO_FINDING))
@@ -64,23 +65,24 @@ def label_reports(reports: Iterable[str]) -> list[dict[str, Status]]:
     return [label_report(report) for report in reports]
 
 
-def split_sentences(report: str) -> list[str]:
-    """Lower-case sentences of single-spaced words, commas and colons; hyphens between words become spaces.
+def statements(report: str) -> list[str]:
+    """Sentences, cut at semicolons and line ends too: lower-case single-spaced words, commas and colons.
 
-    A full stop between digits, as in "1.5 cm", ends no sentence.
+    Hyphens between words become spaces.
     """
-    text = _DASH.sub(" ", report.lower().replace("’", "'"))
-    return [words for part in _SENTENCE.split(text) if (words := " ".join(_OTHER.sub(" ", part).split()))]
+    parts = (sentence for part in _PART.split(report.replace("’", "'")) for sentence in split_sentences(part))
+    plain = (_OTHER.sub(" ", _DASH.sub(" ", part.lower())).split() for part in parts)
+    return [" ".join(words) for words in plain if words]
 
 
 def explain(report: str) -> list[Mention]:
     """Every mention in a report, in order, with the cue that decided its status."""
-    return [mention for sentence in split_sentences(report) for mention in label_sentence(sentence)]
+    return [mention for sentence in statements(report) for mention in label_sentence(sentence)]
 
 
 @lru_cache(maxsize=65536)
 def label_sentence(sentence: str) -> tuple[Mention, ...]:
-    """Mentions of one sentence as :func:`split_sentences` gives it."""
+    """Mentions of one of :func:`statements`."""
     meant = _blank(sentence, _NOT_MEANT)
     hits = [(*match.span(), name, status) for name, status, phrases in _PHRASES for match in _matches(meant, phrases)]
     if not hits:
@@ -165,7 +167,7 @@ def _compile(phrases: Iterable[str]) -> tuple[_Phrase, ...]:
 
 
 _DASH = re.compile(r"(?<=\w)[-/](?=\w)")
-_SENTENCE = re.compile(r"[;!?\n]|\.(?!\d)|(?<!\d)\.")
+_PART = re.compile(r"[;\n]")
 _OTHER = re.compile(r"[^\w', ]")
 _VERB = re.compile(r"\b(?:is|are|was|were|has|have|had|shows?|demonstrates?|remains?|appears?|reveals?)\b")
 _NEW_SUBJECT = re.compile(r"(?:\band|,) (?:the|there|heart|lungs)\b|\b(?:may|might|could) ")
