@@ -1,12 +1,10 @@
-"""The predictor: images in, captions out; and the model folder it is saved in and loaded from."""
+"""The predictor: images in, captions out."""
 
 from __future__ import annotations
 
-import json
 import math
-import threading
 import zlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,30 +12,25 @@ from typing import Any, TypeAlias
 
 import torch
 from PIL import Image
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from latentcap.config import ModelConfig
-from latentcap.data.batches.context import ContextBatch, ContextCollator, ContextFields, load_context_tokenizer
+from latentcap.data.batches.context import ContextBatch, ContextCollator, ContextFields
 from latentcap.data.batches.tokenizer import CaptionTokenizer
 from latentcap.data.batches.transforms import ImageConfig, fit_image, normalise
 from latentcap.data.errors import UserError
 from latentcap.data.example import ImageRef, to_rgb
-from latentcap.inference.folded_backbone import inference_copy
-from latentcap.inference.folded_decoder import FoldedDecoder, fold_decoder
+from latentcap.inference.folded_model import FoldedModel
 from latentcap.inference.precision import fast_dtype
-from latentcap.model.backbone import Backbone
 from latentcap.model.caption_model import CaptionModel
-from latentcap.model.decoder import Decoder
 from latentcap.model.fusion import Memory
-from latentcap.model_folder import FORMAT_VERSION, in_half, load_state, read_config, read_tensors
+from latentcap.model.prune import parse_budget, set_budget
+from latentcap.saved_model import SavedModel
 from latentcap.search.captions import search_captions
 from latentcap.search.config import SearchConfig
 from latentcap.search.generation import Hypothesis
 from latentcap.search.wording import resolve, word_probabilities
 
 CPU_BATCH = 8  # images that a CPU takes through the CNN at once: more do not stay in its cache
-CONTEXT_ENCODER = "context_encoder"  # sub-folder with the config and tokenizer of a transformers encoder
 
 ImageLike: TypeAlias = Image.Image | str | Path | ImageRef
 
@@ -104,9 +97,7 @@ class Captioner:
             enabled=model.context is not None,
         )
         self.dtype = torch.float32
-        self._backbone: tuple[Hashable, Backbone] | None = None
-        self._decoder: tuple[Hashable, Decoder | FoldedDecoder] | None = None
-        self._lock = threading.Lock()  # several threads may caption with one captioner
+        self._folded = FoldedModel(self.model)  # several threads may caption with one captioner
 
     @property
     def device(self) -> torch.device:
@@ -134,31 +125,15 @@ class Captioner:
             UserError: the folder lacks a file, comes from another version, does not fit its own config, or has fewer
                 heads.
         """
-        folder = Path(folder)
-        config = read_config(folder)
-        tokenizer = CaptionTokenizer.load(folder / "tokenizer.json")
-        fields = ContextFields(
-            numbers={name: (mean, std) for name, (mean, std) in config["fields"]["numbers"].items()},
-            categories=config["fields"]["categories"],
-        )
-        model_config = ModelConfig.from_dict(config["model"])
-        context_folder = folder / CONTEXT_ENCODER
-        if model_config.context.encoder == CONTEXT_ENCODER:
-            model_config.context.encoder = str(context_folder)
-        model = CaptionModel(
-            model_config, vocab_size=len(tokenizer), fields=fields, labels=config.get("labels"), load_weights=False
-        )
-        load_state(model, read_tensors(folder / "model.safetensors"), folder)
+        saved = SavedModel.read(Path(folder))
         if heads is not None:
-            from latentcap.model.prune import parse_budget, set_budget
-
-            set_budget(model, *parse_budget(heads))
+            set_budget(saved.model, *parse_budget(heads))
         captioner = cls(
-            model.to(device),
-            tokenizer=tokenizer,
-            image=ImageConfig.from_dict(config["image"]),
-            search=SearchConfig.from_dict(config["search"]),
-            context_tokenizer=load_context_tokenizer(context_folder) if context_folder.is_dir() else None,
+            saved.model.to(device),
+            tokenizer=saved.tokenizer,
+            image=saved.image,
+            search=saved.search,
+            context_tokenizer=saved.context_tokenizer,
         )
         captioner.dtype = dtype or fast_dtype(captioner.device)
         return captioner
@@ -171,34 +146,8 @@ class Captioner:
         ``README.md``, the model card, is written where ``card`` gives its text. The config is written last: a folder
         with one is whole.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").unlink(missing_ok=True)
-        state = {
-            name: (in_half(value) if half else value).detach().cpu().contiguous()
-            for name, value in self.model.state_dict().items()
-        }
-        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-        self.tokenizer.save(folder / "tokenizer.json")
-        settings = self.model.config.to_dict()
-        context = self.model.context
-        if context is not None and context.config.encoder != "embedding":
-            context.encoder.config.save_pretrained(folder / CONTEXT_ENCODER)
-            self.context_tokenizer.save(str(folder / CONTEXT_ENCODER / "tokenizer.json"))
-            settings["context"]["encoder"] = CONTEXT_ENCODER
-        if card is not None:
-            (folder / "README.md").write_text(card, encoding="utf-8")
-        fields = self.collate_context.fields
-        config = {
-            "format": "latentcap",
-            "version": FORMAT_VERSION,
-            "model": settings,
-            "fields": {"numbers": fields.numbers, "categories": fields.categories},
-            **({"labels": self.model.labels.classes} if self.model.labels is not None else {}),
-            "image": self.image.to_dict(),
-            "search": self.search.to_dict(),
-        }
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        saved = SavedModel(self.model, self.tokenizer, self.image, self.search, self.context_tokenizer)
+        saved.write(Path(folder), half=half, card=card)
 
     # Captioning --------------------------------------------------------------------------------------------------
 
@@ -273,7 +222,7 @@ class Captioner:
                 memory,
                 self.tokenizer,
                 config,
-                decoder=self._folded_decoder(),
+                decoder=self._folded.decoder(self.dtype),
                 seeds=seeds,
                 keep_attention=return_attention,
             )
@@ -305,7 +254,7 @@ class Captioner:
 
     def _regions(self, views: list[list[Tensor]], most: int) -> tuple[Tensor, Tensor]:
         """Regions (B, most * cells, C), 0 for views that do not exist, and which exist, (B, most)."""
-        backbone = self._folded_backbone()
+        backbone = self._folded.backbone(self.dtype)
         pixels = torch.stack([view for example in views for view in example]).to(self.device)
         flat = normalise(pixels, self.image).to(self.dtype)
         regions = backbone(flat.unsqueeze(1)).float()  # (sum of views, cells, C)
@@ -316,22 +265,6 @@ class Captioner:
             padded[mask] = regions
             regions = padded
         return regions.reshape(len(views), -1, regions.shape[-1]), mask
-
-    def _folded_backbone(self) -> Backbone:
-        """The CNN for captioning, made again where weights or batch statistics have changed since."""
-        state = _weights_as_they_are(self.model.backbone), self.dtype
-        with self._lock:
-            if self._backbone is None or self._backbone[0] != state:
-                self._backbone = state, inference_copy(self.model.backbone, self.dtype)
-            return self._backbone[1]
-
-    def _folded_decoder(self) -> Decoder | FoldedDecoder:
-        """The decoder for captioning, made again where weights have changed since."""
-        state = _weights_as_they_are(self.model.decoder), self.dtype
-        with self._lock:
-            if self._decoder is None or self._decoder[0] != state:
-                self._decoder = state, fold_decoder(self.model.decoder, self.dtype)
-            return self._decoder[1]
 
     def _tensor(self, image: ImageLike) -> Tensor:
         if isinstance(image, str | Path):
@@ -368,12 +301,6 @@ def pixel_seed(views: Sequence[Tensor]) -> int:
     for view in views:
         digest = zlib.crc32(view.cpu().contiguous().numpy().data, digest)
     return digest
-
-
-def _weights_as_they_are(module: nn.Module) -> Hashable:
-    """Differs from an earlier value once a weight or statistic was written to. Those made for inference never are."""
-    tensors = (*module.parameters(), *module.buffers())
-    return tuple((value.data_ptr(), 0 if value.is_inference() else value._version) for value in tensors)
 
 
 def _views(image: Any) -> list[ImageLike]:

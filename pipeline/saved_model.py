@@ -1,0 +1,94 @@
+"""A model with everything that captioning needs of it, written to a model folder and read back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from latentcap.config import ModelConfig
+from latentcap.data.batches.context import ContextFields, load_context_tokenizer
+from latentcap.data.batches.tokenizer import CaptionTokenizer
+from latentcap.data.batches.transforms import ImageConfig
+from latentcap.model.caption_model import CaptionModel
+from latentcap.model_folder import FORMAT_VERSION, in_half, load_state, read_config, read_tensors
+from latentcap.search.config import SearchConfig
+
+CONTEXT_ENCODER = "context_encoder"  # sub-folder with the config and tokenizer of a transformers encoder
+
+
+@dataclass
+class SavedModel:
+    """What a model folder holds.
+
+    Attributes:
+        model: with its weights.
+        tokenizer: of captions.
+        image: how images are fitted and normalised.
+        search: how captions are searched for.
+        context_tokenizer: of the context, where a transformers encoder reads that.
+    """
+
+    model: CaptionModel
+    tokenizer: CaptionTokenizer
+    image: ImageConfig
+    search: SearchConfig
+    context_tokenizer: Any = None
+
+    @classmethod
+    def read(cls, folder: Path) -> SavedModel:
+        """Read a model folder. Raises UserError where it is not whole, not ours, or does not fit its own config."""
+        config = read_config(folder)
+        tokenizer = CaptionTokenizer.load(folder / "tokenizer.json")
+        fields = ContextFields(
+            numbers={name: (mean, std) for name, (mean, std) in config["fields"]["numbers"].items()},
+            categories=config["fields"]["categories"],
+        )
+        model_config = ModelConfig.from_dict(config["model"])
+        context_folder = folder / CONTEXT_ENCODER
+        if model_config.context.encoder == CONTEXT_ENCODER:
+            model_config.context.encoder = str(context_folder)
+        model = CaptionModel(
+            model_config, vocab_size=len(tokenizer), fields=fields, labels=config.get("labels"), load_weights=False
+        )
+        load_state(model, read_tensors(folder / "model.safetensors"), folder)
+        return cls(
+            model,
+            tokenizer,
+            image=ImageConfig.from_dict(config["image"]),
+            search=SearchConfig.from_dict(config["search"]),
+            context_tokenizer=load_context_tokenizer(context_folder) if context_folder.is_dir() else None,
+        )
+
+    def write(self, folder: Path, *, half: bool = True, card: str | None = None) -> None:
+        """Write a model folder, as ``Captioner.save`` says. The config is written last: a folder with one is whole."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").unlink(missing_ok=True)
+        state = {
+            name: (in_half(value) if half else value).detach().cpu().contiguous()
+            for name, value in self.model.state_dict().items()
+        }
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        self.tokenizer.save(folder / "tokenizer.json")
+        settings = self.model.config.to_dict()
+        context = self.model.context
+        if context is not None and context.config.encoder != "embedding":
+            context.encoder.config.save_pretrained(folder / CONTEXT_ENCODER)
+            self.context_tokenizer.save(str(folder / CONTEXT_ENCODER / "tokenizer.json"))
+            settings["context"]["encoder"] = CONTEXT_ENCODER
+        if card is not None:
+            (folder / "README.md").write_text(card, encoding="utf-8")
+        fields = context.fields if context is not None else ContextFields()
+        config = {
+            "format": "latentcap",
+            "version": FORMAT_VERSION,
+            "model": settings,
+            "fields": {"numbers": fields.numbers, "categories": fields.categories},
+            **({"labels": self.model.labels.classes} if self.model.labels is not None else {}),
+            "image": self.image.to_dict(),
+            "search": self.search.to_dict(),
+        }
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
