@@ -12,7 +12,16 @@ import pytest
 import torch
 
 from latentcap.data.errors import UserError
-from latentcap.metrics import CaptionMetrics, caption_scores, coco_scores, java, tokenize, tokenize_words
+from latentcap.metrics import (
+    CaptionMetrics,
+    Tokenizer,
+    caption_scores,
+    coco_scores,
+    java,
+    tokenize,
+    tokenize_words,
+)
+from latentcap.metrics.cider import cider
 from latentcap.metrics.rouge import common_subsequence
 
 WORDS = ["a", "the", "many", "green", "trees", "buildings", "planes", "are", "is", "near", "in", "river", "road"]
@@ -63,6 +72,18 @@ def test_edge_cases_equal_those_of_cocos_evaluation(hypotheses: list[str], refer
     assert caption_scores(hypotheses, references) == pytest.approx(coco_evaluation(hypotheses, references), abs=1e-9)
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_cider_equals_cocos_without_what_makes_it_cider_d(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer = pytest.importorskip("pycocoevalcap.cider.cider_scorer", reason="needs the coco extra")
+    hypotheses, references = corpus(60, seed=seed)
+    monkeypatch.setattr(scorer, "min", lambda guess, wanted: guess, raising=False)  # no clipping
+    theirs = scorer.CiderScorer(sigma=1e9)  # no penalty on lengths
+    for text, group in zip(hypotheses, references, strict=True):
+        theirs += (text, group)
+    assert cider(hypotheses, references) == pytest.approx(theirs.compute_score()[0], abs=1e-9)
+    assert cider(hypotheses, references) > caption_scores(hypotheses, references)["CIDEr-D"]
+
+
 def test_what_cannot_be_scored_is_an_error() -> None:
     with pytest.raises(ValueError, match="no captions"):
         caption_scores([], [])
@@ -110,14 +131,37 @@ def test_words(text: str, words: str) -> None:
 
 def test_tokenisers_keep_one_line_per_text() -> None:
     texts = ["", "A road.", " . ", "", "a\nb\u2028c", "日本 é", ""]
-    assert tokenize(texts, "words") == ["", "a road", "", "", "a b c", "日本 é", ""]
+    assert tokenize(texts, "words") == ["", "a road", "", "", "a b c", "日 本 é", ""]
     assert tokenize(texts, None)[1] == "A road."
+
+
+def test_whitespace_leaves_the_text_as_it_is_but_for_full_stops() -> None:
+    assert tokenize(["The Heart, 2.5 cm. clear . L4.", "一只 红色的 猫"], "whitespace") == [
+        "The Heart, 2.5 cm . clear . L4 .",
+        "一只 红色的 猫",  # words that somebody has separated stay
+    ]
+
+
+OTHER_SCRIPTS = [
+    ("一只红色的iPhone，坐在桌子上。", "一 只 红 色 的 iphone 坐 在 桌 子 上"),
+    ("ឆ្មាអង្គុយ", "ឆ្មា អ ង្គុ យ"),
+    ("नमस्ते दुनिया।", "नमस्ते दुनिया"),
+    ("Con me\u0300o isn't", "con m\u00e8o is n't"),
+    ("می\u200cخواهم", "می\u200cخواهم"),
+    ("❤\ufe0f $5 & 50%", "❤ $ 5 & 50 %"),
+]
+
+
+@pytest.mark.parametrize("tokenizer", ["words", pytest.param("ptb", marks=needs_coco)])
+def test_marks_stay_and_scripts_without_spaces_are_scored_by_character(tokenizer: Tokenizer) -> None:
+    texts, words = map(list, zip(*OTHER_SCRIPTS, strict=True))
+    assert tokenize(texts, tokenizer) == words
 
 
 @needs_coco
 def test_ptb_equals_cocos_own_call() -> None:
     texts = ["", "A road.", " . ", "", "a\nb\u2028c", "日本 é", ""]
-    assert tokenize(texts, "ptb") == ["", "a road", "", "", "a b c", "日本 é", ""]
+    assert tokenize(texts, "ptb") == ["", "a road", "", "", "a b c", "日 本 é", ""]
     assert tokenize(["It's (left) - don't, T-junction!"], "ptb") == ["it 's -lrb- left -rrb- do n't t-junction"]
     assert tokenize([], "ptb") == []
 

@@ -1,4 +1,7 @@
-"""CIDEr-D (Vedantam et al., CVPR 2015): agreement of n-grams, weighted by how few images share them."""
+"""CIDEr and CIDEr-D (Vedantam et al., CVPR 2015): agreement of n-grams, weighted by how few images share them.
+
+COCO's evaluation prints CIDEr-D, under the name of CIDEr.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ class _Vector:
 
 
 class CiderScorer:
-    """CIDEr-D of single captions against a corpus whose statistics are computed once.
+    """CIDEr-D, or CIDEr, of single captions against a corpus whose statistics are computed once.
 
     ``references`` (B, any number) hold words separated by spaces.
     """
@@ -33,11 +36,14 @@ class CiderScorer:
         self._vectors = {text: self._vector(count) for text, count in counts.items()}
         self._groups = [list(Counter(group).items()) for group in references]
 
-    def score(self, text: str, example: int) -> float:
-        """0 to 10: ten times the mean over orders 1 to 4 and the example's references of the clipped tf-idf cosine."""
+    def score(self, text: str, example: int, *, defended: bool = True) -> float:
+        """0 to 10: ten times the mean over orders 1 to 4 and the example's references of the tf-idf cosine.
+
+        ``defended``: the D of CIDEr-D: repeated words are clipped to the reference's, and other lengths cost.
+        """
         guess = self._vectors.get(text) or self._vector(Counter(ngrams(text.split())))
         group = self._groups[example]
-        return 10 * sum(n * _similarity(guess, self._vectors[t]) for t, n in group) / sum(n for _, n in group)
+        return 10 * sum(n * _similarity(guess, self._vectors[t], defended) for t, n in group) / sum(n for _, n in group)
 
     def _vector(self, count: Counter[tuple[str, ...]]) -> _Vector:
         weights, squares, bigrams = {}, [0.0] * MAX_ORDER, 0
@@ -60,13 +66,20 @@ def cider_d(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> f
     return sum(scorer.score(text, example) for example, text in enumerate(hypotheses)) / len(hypotheses)
 
 
-def _similarity(guess: _Vector, wanted: _Vector) -> float:
-    """Mean over the orders of the cosine, with the guess's weights clipped to the reference's."""
+def cider(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """CIDEr as :func:`cider_d`, but without clipping and without the penalty on lengths; words are not stemmed."""
+    scorer = CiderScorer(references)
+    scores = (scorer.score(text, example, defended=False) for example, text in enumerate(hypotheses))
+    return sum(scores) / len(hypotheses)
+
+
+def _similarity(guess: _Vector, wanted: _Vector, defended: bool) -> float:
+    """Mean over the orders of the cosine; ``defended``: with weights clipped and the penalty on lengths."""
     products = [0.0] * MAX_ORDER
     for ngram, weight in guess.weights.items():
         other = wanted.weights.get(ngram)
         if other is not None:
-            products[len(ngram) - 1] += min(weight, other) * other
-    penalty = math.exp(-((guess.bigrams - wanted.bigrams) ** 2) / (2 * SIGMA**2))
+            products[len(ngram) - 1] += (min(weight, other) if defended else weight) * other
+    penalty = math.exp(-((guess.bigrams - wanted.bigrams) ** 2) / (2 * SIGMA**2)) if defended else 1.0
     norms = zip(products, guess.norms, wanted.norms, strict=True)
     return penalty * sum(product / (a * b) for product, a, b in norms if a and b) / MAX_ORDER
