@@ -1,15 +1,10 @@
-"""The files of a model folder: plain tensors and JSON, checked as they are read. Nothing in a folder is executed."""
+"""The files of a model folder, and its configuration, checked as it is read. Nothing in a folder is executed."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 from typing import Any
-
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
 
 from latentcap.data.errors import UserError
 
@@ -39,36 +34,3 @@ def read_config(folder: Path) -> dict[str, Any]:
     if absent:
         raise UserError(f"{folder / 'config.json'} lacks {', '.join(absent)}.")
     return config
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file. Raises UserError for anything else, a pickle included."""
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise UserError(
-            f"{path} is not a safetensors file ({error}). Pickled checkpoints can run code when they are opened and "
-            "are never loaded: export a model folder with Captioner.save."
-        ) from error
-
-
-def in_half(value: Tensor) -> Tensor:
-    """A float32 tensor in half precision, unless that cannot hold its values; any other as it is."""
-    if value.dtype != torch.float32:
-        return value
-    half = value.half()
-    return half if torch.equal(half.isfinite(), value.isfinite()) else value
-
-
-def load_state(model: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
-    """Fill the model. Raises UserError where tensors are missing or do not fit."""
-    target = model.state_dict()
-    problems = [name for name in target if name not in state or state[name].shape != target[name].shape]
-    unknown = [name for name in state if name not in target]
-    if problems or unknown:
-        name = (problems or unknown)[0]
-        raise UserError(
-            f"{folder / 'model.safetensors'} does not fit {folder / 'config.json'}: {len(problems)} tensors are "
-            f"missing or of another shape and {len(unknown)} are unknown, first '{name}'."
-        )
-    model.load_state_dict({name: value.to(target[name].dtype) for name, value in state.items()})

@@ -14,7 +14,8 @@ from latentcap.data.batches.context import ContextFields, load_context_tokenizer
 from latentcap.data.batches.tokenizer import CaptionTokenizer
 from latentcap.data.batches.transforms import ImageConfig
 from latentcap.model.caption_model import CaptionModel
-from latentcap.model_folder import FORMAT_VERSION, in_half, load_state, read_config, read_tensors
+from latentcap.model_folder import FORMAT_VERSION, read_config
+from latentcap.model_tensors import in_half, load_state, read_tensors
 from latentcap.search.config import SearchConfig
 
 CONTEXT_ENCODER = "context_encoder"  # sub-folder with the config and tokenizer of a transformers encoder

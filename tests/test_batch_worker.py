@@ -213,4 +213,4 @@ def test_the_folder_of_broken_files_as_a_whole(captioner: Captioner, tmp_path: P
 
 def test_a_model_folder_that_is_not_there() -> None:
     with pytest.raises(UserError, match="does not exist"):
-        WorkerSettings("nowhere").load()
+        Worker.load(WorkerSettings("nowhere"))

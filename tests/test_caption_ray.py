@@ -104,7 +104,7 @@ def test_killed_it_goes_on_and_has_every_row_once(ray: Any, model: Path, tmp_pat
         os.link(photos / "000.png", photos / f"{index:03}.png")
     given = command(photos, "--model", model, "--output", tmp_path / "out", "--quiet")
     address = ray.get_runtime_context().gcs_address
-    program = [sys.executable, "-m", "latentcap.cli.caption_ray", *given, "--address", address]
+    program = [sys.executable, "-m", "latentcap.cli.main", "caption-ray", *given, "--address", address]
     journal = tmp_path / "out.run" / "captions.jsonl"
     driver = subprocess.Popen(program)
     try:

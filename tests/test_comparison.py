@@ -124,5 +124,5 @@ def test_mistakes_are_explained(dataset: Path, tmp_path: Path) -> None:
         main(["--model", str(tmp_path / "model"), "--references", str(dataset), "--context-only",
               str(tmp_path / "model"), "--cache-dir", str(tmp_path / "cache")])  # fmt: skip
     (tmp_path / "x.json").write_text("{}")
-    with pytest.raises(UserError, match=r"not written by scripts\.evaluate"):
+    with pytest.raises(UserError, match=r"not written by latentcap evaluate"):
         seeds([str(tmp_path / "x.json")])

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from latentcap.cli import heads_budget
+from latentcap.cli.heads import budget
 from latentcap.config import FusionConfig
 from latentcap.data.errors import UserError
 from latentcap.data.readers import read_examples
 from latentcap.data.scenes import render_scenes
+from latentcap.heads import budgets
 from latentcap.heads.latency import caption_latency, head_counts
 from tests.helpers import tiny_captioner
 
@@ -29,7 +30,7 @@ def test_the_report(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     tiny_captioner(fusion=alone).save(tmp_path / "alone")
     given = ["--model", str(tmp_path / "a"), str(tmp_path / "a"), "--beside", str(tmp_path / "alone")]
     given += ["--data", str(scenes), "--cache", str(tmp_path / "cache"), "--images", "2", "--repeats", "1"]
-    assert heads_budget.main([*given, "--output", str(tmp_path / "budget.json")]) == 0
+    assert budget.main([*given, "--output", str(tmp_path / "budget.json")]) == 0
     report = json.loads((tmp_path / "budget.json").read_text())
     first, second = report["quality"]["rows"]
     assert (first["heads"], second["heads"]) == ("1+1", "2+1")
@@ -72,14 +73,14 @@ def test_latency_is_of_captions_of_one_length(scenes: Path) -> None:
 
 def test_which_budgets_there_are() -> None:
     sizes = FusionConfig(visual_heads=3, text_heads=2)
-    assert heads_budget.budgets(None, sizes) == ["1+1", "2+2", "3+2"]
-    assert heads_budget.budgets(["every"], sizes) == ["1+1", "1+2", "2+1", "2+2", "3+1", "3+2"]
-    assert heads_budget.budgets(["3+2", "1+0"], sizes) == ["1+0", "3+2"]
-    assert heads_budget.budgets(["every"], FusionConfig(visual_heads=2, text_heads=0)) == ["1+0", "2+0"]
+    assert budgets.budgets(None, sizes) == ["1+1", "2+2", "3+2"]
+    assert budgets.budgets(["every"], sizes) == ["1+1", "1+2", "2+1", "2+2", "3+1", "3+2"]
+    assert budgets.budgets(["3+2", "1+0"], sizes) == ["1+0", "3+2"]
+    assert budgets.budgets(["every"], FusionConfig(visual_heads=2, text_heads=0)) == ["1+0", "2+0"]
     with pytest.raises(UserError, match=r"--heads 4\+1: the model has 3\+2"):
-        heads_budget.budgets(["4+1"], sizes)
+        budgets.budgets(["4+1"], sizes)
     with pytest.raises(UserError, match=r"such as 1\+1"):
-        heads_budget.budgets(["all"], sizes)
+        budgets.budgets(["all"], sizes)
 
 
 def test_numbers_of_heads_grow_by_one() -> None:
@@ -95,4 +96,4 @@ def test_numbers_of_heads_grow_by_one() -> None:
 def test_mistakes(args: list[str], message: str, tmp_path: Path) -> None:
     given = ["--model", "nowhere", "--data", "nowhere", "--output", str(tmp_path / "budget.json"), *args]
     with pytest.raises(UserError, match=message):
-        heads_budget.main(given)
+        budget.main(given)

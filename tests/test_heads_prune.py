@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from latentcap.captioner import Captioner
-from latentcap.cli import heads_prune
+from latentcap.cli.heads.prune import main, parse_until
 from latentcap.config import FusionConfig
 from latentcap.data.errors import UserError
 from latentcap.data.scenes import render_scenes
+from latentcap.heads import pruning_report
 from latentcap.heads.laboratory import Laboratory
 from tests.helpers import tiny_captioner
 
@@ -31,13 +32,13 @@ class Pruner:
     def __call__(self, name: str, until: str, *args: str) -> Path:
         given = ["--model", str(self.folder / "full"), "--data", str(self.scenes), "--output", str(self.folder / name)]
         given += ["--cache", str(self.folder / "cache"), "--until", until, "--steps", "2", *args]
-        assert heads_prune.main(given) == 0
+        assert main(given) == 0
         return self.folder / name
 
 
 @pytest.fixture
 def prune(tmp_path: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> Pruner:
-    monkeypatch.setattr(heads_prune, "TIMED_IMAGES", 2)
+    monkeypatch.setattr(pruning_report, "TIMED_IMAGES", 2)
     return Pruner(tmp_path, scenes)
 
 
@@ -126,12 +127,12 @@ def test_an_interrupted_pruning_goes_on(prune: Pruner, monkeypatch: pytest.Monke
 )
 def test_a_wrong_until_says_what_is_accepted(until: str) -> None:
     with pytest.raises(UserError, match=r"quality=0.99, or heads=N, from 1 to 3 for this model of 4 heads"):
-        heads_prune.parse_until(until, 4)
+        parse_until(until, 4)
 
 
 def test_until_texts() -> None:
-    assert heads_prune.parse_until("quality=0.99", 8) == (0.99, 1)
-    assert heads_prune.parse_until("heads=4", 8) == (0.0, 4)
+    assert parse_until("quality=0.99", 8) == (0.99, 1)
+    assert parse_until("heads=4", 8) == (0.0, 4)
 
 
 @pytest.mark.parametrize(

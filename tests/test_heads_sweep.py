@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from latentcap.cli import heads_sweep
 from latentcap.cli.heads import main as heads
-from latentcap.cli.heads_sweep import main
+from latentcap.cli.heads import sweep
+from latentcap.cli.heads.sweep import main
 from latentcap.cli.train import main as train
 from latentcap.config import DecoderConfig, FusionConfig, ModelConfig
 from latentcap.data.errors import UserError
@@ -36,7 +36,7 @@ score = 1 + float(settings["model.model.fusion.latent_dropout"]) + int(settings[
 def _trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "trainer.py"
     script.write_text(TRAINER, encoding="utf-8")
-    monkeypatch.setattr(heads_sweep, "TRAIN", (sys.executable, str(script)))
+    monkeypatch.setattr(sweep, "TRAIN", (sys.executable, str(script)))
 
 
 def calls(folder: Path) -> list[list[str]]:

@@ -246,7 +246,7 @@ def test_fine_tuning_keeps_extends_or_replaces_the_vocabulary(
 def test_fine_tuning_copies_rows_by_token(train: Runner) -> None:
     from latentcap.data.batches.tokenizer import CaptionTokenizer
     from latentcap.model.caption_model import CaptionModel
-    from latentcap.model_folder import read_tensors
+    from latentcap.model_tensors import read_tensors
     from latentcap.training.fine_tuning import start_model
 
     base = train("fit", "base") / "model"

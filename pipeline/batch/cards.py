@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from latentcap.batch.image_file import check_file
 from latentcap.batch.inputs import Input
 from latentcap.batch.journal import Journal, digest
-from latentcap.batch.worker import check_file
 from latentcap.data.batches.transforms import ImageConfig, load_image
 
 THUMBNAIL = ImageConfig(size=(160, 160))  # that size is enough to decode

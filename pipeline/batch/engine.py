@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 
 from latentcap.batch.journal import Record
 from latentcap.batch.pool import Block, in_processes, in_threads
-from latentcap.batch.worker import WorkerSettings
+from latentcap.batch.settings import BATCH, WorkerSettings
+from latentcap.batch.worker import Worker
 from latentcap.data.errors import UserError
-
-BATCH = 128  # images at once by default: a step of the search reads all of the decoder, for one image or for many
 
 
 class Engine:
@@ -42,10 +42,10 @@ class Engine:
         here = replace(settings, device=device if devices == 1 else "cpu")
         if device == "cuda" and devices > torch.cuda.device_count():
             raise UserError(f"--devices {devices}: there are {torch.cuda.device_count()} GPUs.")
-        captioner = here.load().captioner
+        captioner = Worker.load(here).captioner
         self.search = captioner.search_config(**search)
         self.settings = replace(settings, device=device, search=self.search)
-        self.worker = self.settings.wrap(captioner)
+        self.worker = Worker(captioner, self.settings)
         self.devices, self.workers = devices, max(1, workers // devices)
         self.batch_size = batch_size
 
@@ -59,7 +59,7 @@ class Engine:
             return in_threads(self.worker, blocks, self.workers)
         numbered = self.settings.device == "cuda"
         each = [replace(self.settings, device=f"cuda:{n}") if numbered else self.settings for n in range(self.devices)]
-        return in_processes([one.load for one in each], blocks, self.workers)
+        return in_processes([partial(Worker.load, one) for one in each], blocks, self.workers)
 
 
 def choose_device(given: str) -> str:

@@ -25,12 +25,12 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayError
 from ray.util.queue import Queue
 
-from latentcap.batch.engine import BATCH
 from latentcap.batch.inputs import Input
 from latentcap.batch.journal import Record
 from latentcap.batch.pool import Block
 from latentcap.batch.run_folder import model_hash
-from latentcap.batch.worker import WorkerSettings
+from latentcap.batch.settings import BATCH, WorkerSettings
+from latentcap.batch.worker import Worker
 from latentcap.data.errors import UserError
 from latentcap.inference.memory import keep_freed_memory
 
@@ -45,7 +45,7 @@ class CaptioningActor:
         keep_freed_memory()
         if model_hash(Path(settings.model)) != model:
             raise UserError(f"{settings.model}: is another model on {ray.util.get_node_ip_address()}.")
-        self.worker = settings.load()
+        self.worker = Worker.load(settings)
 
     def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[bytes]]:
         torch.set_num_threads(1)  # each thread of an actor has batches of its own, as on one machine
@@ -75,7 +75,7 @@ class RayEngine:
         cpus: int | None = None,
         batch_size: int = BATCH,
     ) -> None:
-        self.search = replace(settings, device="cpu", dtype=None).load().captioner.search_config(**search)
+        self.search = Worker.load(replace(settings, device="cpu", dtype=None)).captioner.search_config(**search)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         on_gpu = settings.device.startswith("cuda") if settings.device else any(node.get("GPU", 0) for node in nodes)
         self.device = "cuda" if on_gpu else settings.device or "cpu"  # an actor sees its own GPU alone

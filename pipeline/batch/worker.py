@@ -2,53 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from typing import Self
 
 import torch
 from PIL import UnidentifiedImageError
 from torch import Tensor
 
+from latentcap.batch.image_file import check_file
 from latentcap.batch.inputs import Input
 from latentcap.batch.journal import Record
+from latentcap.batch.settings import WorkerSettings
 from latentcap.captioner import Caption, Captioner
 from latentcap.data.batches.transforms import load_image
 from latentcap.data.errors import UserError
-from latentcap.data.example import ImageRef
-from latentcap.search.config import SearchConfig
 
-LARGEST_FILE = 1 << 30  # bytes; what is larger is no photograph
 DIGITS = 4  # of scores and confidences
-
-
-@dataclass(frozen=True)
-class WorkerSettings:
-    """Everything that a process needs to caption, as plain values.
-
-    ``device`` is cpu, cuda, cuda:1, mps; ``heads`` a budget such as "1+1", None for all.
-    """
-
-    model: str
-    device: str = "cpu"
-    dtype: str | None = None
-    heads: str | None = None
-    search: SearchConfig | None = None
-    prefix: str = ""
-    suffix: str = ""
-    words: bool = False
-    keep_images: bool = False
-
-    def load(self) -> Worker:
-        dtype = None if self.dtype is None else getattr(torch, self.dtype)
-        captioner = Captioner.from_pretrained(Path(self.model), device=self.device, dtype=dtype, heads=self.heads)
-        return self.wrap(captioner)
-
-    def wrap(self, captioner: Captioner) -> Worker:
-        """A worker of these settings around a model that is loaded already."""
-        return Worker(captioner, self)
 
 
 class Worker:
@@ -65,6 +34,13 @@ class Worker:
         self.captioner, self.settings = captioner, settings
         self.search = settings.search or captioner.search
         self.most = 1 << 30  # images that fit into memory at once, as far as is known
+
+    @classmethod
+    def load(cls, settings: WorkerSettings) -> Self:
+        """A worker with the model that the settings name. Raises UserError where it cannot be loaded."""
+        dtype = None if settings.dtype is None else getattr(torch, settings.dtype)
+        captioner = Captioner.from_pretrained(settings.model, device=settings.device, dtype=dtype, heads=settings.heads)
+        return cls(captioner, settings)
 
     def __call__(self, block: Sequence[Input]) -> list[Record]:
         """One record for each input, in order."""
@@ -158,22 +134,6 @@ def failure(item: Input, error: Exception) -> Record:
     else:
         reason = f"{type(error).__name__}: {error}"
     return {"file": item.name, "error": reason}
-
-
-def check_file(image: ImageRef) -> None:
-    """Raises OSError for a path that must not be read: a folder, pipe or device, or far too much."""
-    if image.data is not None:
-        return
-    status = os.stat(image.path)
-    if stat.S_ISDIR(status.st_mode):
-        os.listdir(image.path)  # says so where the folder may not be read
-        raise OSError("a folder, not an image")
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError("not a regular file")
-    if (image.size or status.st_size) > LARGEST_FILE:
-        raise OSError("larger than 1 GiB: not taken for an image")
-    if not (image.size if image.offset is not None else status.st_size):
-        raise OSError("the file is empty")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -22,7 +22,7 @@ from latentcap.batch.inputs import Input, Inputs
 from latentcap.batch.outputs import make_output
 from latentcap.batch.run import Run
 from latentcap.batch.run_folder import RunFolder
-from latentcap.batch.worker import WorkerSettings
+from latentcap.batch.settings import WorkerSettings
 from latentcap.bench.captioning import pictures
 from latentcap.bench.timing import Section, Setting, Spread, in_turns, ratio, type_name
 from latentcap.captioner import CPU_BATCH

@@ -18,10 +18,8 @@ from functools import partial
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from latentcap.batch.cards import cards
-from latentcap.batch.engine import Engine
 from latentcap.batch.inputs import Inputs
 from latentcap.batch.journal import Record
 from latentcap.batch.merge import merge
@@ -29,17 +27,19 @@ from latentcap.batch.outputs import Output, choose_format, make_output
 from latentcap.batch.pool import Block
 from latentcap.batch.run import Run, Summary
 from latentcap.batch.run_folder import RunFolder, model_hash
+from latentcap.batch.settings import WorkerSettings
 from latentcap.batch.shards import Shard, choose_shard
 from latentcap.batch.tables import Columns
-from latentcap.batch.worker import WorkerSettings
 from latentcap.cli.caption_options import parse
-from latentcap.cli.run import run as run_program
 from latentcap.cli.search_options import search_settings
 from latentcap.data.errors import UserError
 from latentcap.data.jsonl import iter_jsonl
 from latentcap.model_folder import read_config
 from latentcap.pages.gallery import write_gallery
 from latentcap.search.config import SearchConfig
+
+if TYPE_CHECKING:
+    from latentcap.batch.engine import Engine
 
 SHOWN_FAILURES = 5
 
@@ -194,6 +194,8 @@ def worker_settings(options: argparse.Namespace, *, keep_images: bool) -> Worker
 
 def make_engine(options: argparse.Namespace, given: WorkerSettings) -> Engine:
     """The model, loaded, and how it is spread over threads or processes."""
+    from latentcap.batch.engine import Engine  # torch takes seconds to import
+
     return Engine(
         given,
         search_settings(options),
@@ -261,6 +263,8 @@ def printable(text: str) -> str:
 
 
 def show_gallery(options: argparse.Namespace, inputs: Inputs, output: Output, folder: RunFolder) -> None:
+    from latentcap.batch.cards import cards
+
     try:
         write_gallery(options.gallery, cards(inputs, output.journal, folder.errors), title="Captions")
     except OSError as error:
@@ -279,7 +283,3 @@ def merge_outputs(arguments: Sequence[str]) -> int:
     parts, records = merge(path)
     print(f"{records:,} captions of {parts} parts: {path}", file=sys.stderr)
     return 0
-
-
-if __name__ == "__main__":
-    run_program(main)

@@ -7,14 +7,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from latentcap.batch.engine import BATCH
 from latentcap.batch.outputs import EXISTING, FORMATS
+from latentcap.batch.settings import BATCH
 from latentcap.cli.search_options import add_search_options
 
 DTYPES = ("float32", "bfloat16", "float16")
 EPILOG = """Exit code: 0 all images are captioned, 1 none could be, 2 a mistake in the command, 3 some could not be.
 
-Run again, the same command goes on where it was stopped. `latentcap caption merge captions.jsonl` joins the outputs of
+Run again, the same command goes on where it was stopped. 'latentcap caption merge captions.jsonl' joins the outputs of
 --num-shards processes."""
 
 

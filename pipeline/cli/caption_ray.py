@@ -1,13 +1,4 @@
-"""Caption images on a Ray cluster: ``latentcap caption-ray photos/ --model models/rsicd --output captions/``
-
-It does what ``caption`` does, with the same options and the same records, by Ray Data: a pool of actors that each
-hold the model, on all nodes. Captions come as Parquet parts. Run again, it goes on where it was stopped.
-
-Needs ``pip install 'latentcap[scale]'`` on all nodes. The model folder and the images must have the same paths on all
-nodes, as on a shared file system. Without --address, and outside of a cluster, Ray is started on this machine.
-
-Exit code: 0 all images are captioned, 1 none could be, 2 a mistake in the command, 3 some could not be.
-"""
+"""Caption images on a Ray cluster: ``latentcap caption-ray photos/ --model rsicd --output captions/``"""
 
 from __future__ import annotations
 
@@ -22,17 +13,23 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from latentcap.batch.settings import WorkerSettings
 from latentcap.batch.shards import Shard
-from latentcap.batch.worker import WorkerSettings
 from latentcap.cli.caption import caption
 from latentcap.cli.caption_options import add_caption_options, add_model_options, positive
-from latentcap.cli.run import run as run_program
 from latentcap.cli.search_options import search_settings
 from latentcap.data.errors import UserError
 
 if TYPE_CHECKING:
     from latentcap.batch.ray_engine import RayEngine
 
+EPILOG = """It does what 'latentcap caption' does, with the same options and the same records, by Ray Data: a pool of
+actors that each hold the model, on all nodes. Captions come as Parquet parts. Run again, it goes on where it stopped.
+
+It needs 'latentcap[scale]' on all nodes, and the model folder and the images at the same paths on all of them, as on a
+shared file system. Without --address, and outside of a cluster, Ray is started on this machine.
+
+Exit code: 0 all images are captioned, 1 none could be, 2 a mistake in the command, 3 some could not be."""
 LOCAL = "local"
 OBJECT_STORE = 256 << 20  # bytes of shared memory: names and captions, and images only where they come in tables
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_LOG_TO_STDERR": "0"}
@@ -45,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     if find_spec("ray") is None:
         raise UserError(
-            "caption_ray.py needs Ray: pip install 'latentcap[scale]'. On one machine, caption.py does not."
+            "caption-ray needs Ray: pip install 'latentcap[scale]'. On one machine, latentcap caption needs none."
         )
     with cluster(options.address or os.environ.get("RAY_ADDRESS") or LOCAL):
         return caption(options, Shard(), make_engine)
@@ -55,7 +52,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="latentcap caption-ray",
         description="Caption images on a Ray cluster.",
-        epilog="\n\n".join((__doc__ or "").split("\n\n")[1:]),
+        epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_caption_options(parser, format="parts")
@@ -140,7 +137,3 @@ def make_engine(options: argparse.Namespace, given: WorkerSettings) -> RayEngine
     if not options.quiet:
         print(f"Ray: {engine.devices} actors on {engine.device}, as soon as the cluster has room", file=sys.stderr)
     return engine
-
-
-if __name__ == "__main__":
-    run_program(main)

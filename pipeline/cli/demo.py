@@ -23,7 +23,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from latentcap.cli.run import run
 from latentcap.data.errors import UserError
 from latentcap.data.example import ImageRef
 from latentcap.data.jsonl import open_jsonl, read_jsonl, write_jsonl
@@ -41,7 +40,9 @@ Scene = dict[str, Any]  # a line of metadata.jsonl
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train, score and caption on an embedded data set, in minutes.")
+    parser = argparse.ArgumentParser(
+        prog="latentcap demo", description="Train, score and caption on an embedded data set, in minutes."
+    )
     add = parser.add_argument
     add("--folder", type=Path, default=Path("runs/demo"), help="where everything goes (default: %(default)s)")
     add("--train", type=int, default=4000, metavar="N", help="training scenes to draw (default: %(default)s)")
@@ -268,7 +269,3 @@ def next_commands(folder: Path) -> list[str]:
         shlex.join([program, *ask, "what is on the left?"]),
         shlex.join([program, *own, "--trainer.default_root_dir", "runs/mine"]),
     ]
-
-
-if __name__ == "__main__":
-    run(main)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from latentcap.cli import evaluate_seeds as seeds
 from latentcap.cli.prepare import parse_fields
-from latentcap.cli.run import run
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
 from latentcap.data.readers import read_examples
@@ -33,7 +34,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="latentcap evaluate",
         description="Score captions: BLEU, METEOR, ROUGE-L, CIDEr-D, SPICE, and how varied they are, beside the same "
-        "for the most frequent training caption given to every image, with 95 %% intervals and a paired test.",
+        "for the most frequent training caption given to every image, with 95 % intervals and a paired test.",
+        epilog="'latentcap evaluate seeds RUN.json RUN.json' compares what --json wrote for several seeds.",
     )
     parser.add_argument(
         "captions",
@@ -92,6 +94,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """The program. Returns its exit code. Raises UserError for a mistake in the command."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["seeds"]:
+        return seeds.main(arguments[1:])
     options = parse(arguments)
     fields, where = parse_fields(options.field), " ".join(options.references)
     settings: dict[str, Any] = {"format": options.format, "image_root": options.image_root, "fields": fields}
@@ -282,7 +288,3 @@ def write_json(path: Path, report: dict[str, Any], matches: Matches | None, **mo
         path.write_text(json.dumps(everything, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"--json {path}: cannot be written ({error.strerror}).") from None
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,9 +1,4 @@
-"""Several runs of one experiment as one table:  latentcap evaluate seeds seed0.json seed1.json seed2.json
-
-Each file is what ``evaluate --json`` wrote for a run with another seed, on the same examples. Prints Markdown:
-mean and range over the runs of every system, in how many runs the model beats each, the context ablation, and some
-cases chosen at random.
-"""
+"""Several runs of one experiment as one table:  latentcap evaluate seeds seed0.json seed1.json seed2.json"""
 
 from __future__ import annotations
 
@@ -14,18 +9,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from latentcap.cli.run import run
 from latentcap.data.errors import UserError
 from latentcap.metrics.bootstrap import LEAST
 
+ABOUT = (
+    "Compare runs of one experiment with different seeds, scored on the same examples, as Markdown: mean and range of "
+    "every system, in how many runs the model beats each, what the context is worth, and some cases chosen at random."
+)
 METRICS = ("BLEU-1", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr-D", "distinct captions", "mean length")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="latentcap evaluate seeds", description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, help="what latentcap.cli.evaluate --json wrote, one file a seed")
-    parser.add_argument("--cases", type=int, default=5, help="examples to show (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="that chooses them (default: %(default)s)")
+    parser = argparse.ArgumentParser(prog="latentcap evaluate seeds", description=ABOUT)
+    add = parser.add_argument
+    add("runs", nargs="+", type=Path, metavar="RUN.json", help="what 'latentcap evaluate --json' wrote, a file a seed")
+    add("--cases", type=int, default=5, metavar="N", help="examples to show (default: %(default)s)")
+    add("--seed", type=int, default=0, metavar="N", help="that chooses them (default: %(default)s)")
     options = parser.parse_args(arguments)
     runs = [read_run(path) for path in options.runs]
     ids = [[example["id"] for example in run["examples"]] for run in runs]
@@ -42,9 +41,9 @@ def read_run(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}). Write it with latentcap.cli.evaluate --json.") from None
+        raise UserError(f"{path}: cannot be read ({error}). Write it with latentcap evaluate --json.") from None
     if not isinstance(found, dict) or not {"captions", "floor", "comparison", "examples"} <= found.keys():
-        raise UserError(f"{path}: not written by latentcap.cli.evaluate --json.")
+        raise UserError(f"{path}: not written by latentcap evaluate --json.")
     return found
 
 
@@ -162,7 +161,3 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _escape(text: str) -> str:
     return " ".join(text.replace("<", "&lt;").replace("|", "\\|").split())
-
-
-if __name__ == "__main__":
-    run(main)

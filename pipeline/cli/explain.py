@@ -12,18 +12,17 @@ import warnings
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from latentcap.captioner import Captioner
-from latentcap.cli.run import run
-from latentcap.data.batches.transforms import load_image
 from latentcap.data.errors import UserError, did_you_mean
 from latentcap.data.listing import Listed, iter_images
 from latentcap.data.readers.fields import to_number
-from latentcap.pages.explain import caption_record, write_page
 from latentcap.progress import Progress
+
+if TYPE_CHECKING:
+    from latentcap.captioner import Captioner
 
 LIMIT = 50
 
@@ -71,6 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         images = images[: options.limit]
     groups = [images] if options.views else [[image] for image in images]
     search = {} if options.beam_size is None else {"beam_size": options.beam_size}
+    from latentcap.captioner import Captioner  # torch takes seconds to import
+    from latentcap.pages.explain import write_page
+
     captioner = Captioner.from_pretrained(options.model)
     fields: dict[str, Any] = known_fields(captioner, options.known)
     captioner.collate_context([options.context], **fields)  # an error now is better than after the first image
@@ -128,6 +130,9 @@ def known_fields(captioner: Captioner, assignments: Sequence[str]) -> dict[str, 
 
 def explain(captioner: Captioner, group: Sequence[Listed], context: str | None, **search: Any) -> dict[str, Any]:
     """The page's record of one example, whose views are ``group``; of a file that cannot be read, its error."""
+    from latentcap.data.batches.transforms import load_image
+    from latentcap.pages.explain import caption_record
+
     views: list[Image.Image] = []
     for listed in group:
         try:
@@ -141,7 +146,3 @@ def explain(captioner: Captioner, group: Sequence[Listed], context: str | None, 
     caption = captioner.caption([views], context, return_attention=True, **search)[0]
     name = ", ".join(listed.name for listed in group)
     return caption_record(captioner, caption, file=name, views=views, context=context)
-
-
-if __name__ == "__main__":
-    run(main)

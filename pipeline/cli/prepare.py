@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from latentcap.cli.run import run
 from latentcap.data.check.examples import check_examples
 from latentcap.data.errors import UserError, did_you_mean
 from latentcap.data.readers import FORMATS, Fields, read_examples
@@ -49,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Look at a data set before training on it.")
+    parser = argparse.ArgumentParser(prog="latentcap prepare", description="Look at a data set before training on it.")
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser(
         "check",
@@ -109,7 +108,3 @@ def show_progress(what: str) -> Iterator[Callable[[int, int], None]]:
             print(f"{what}: {done:,} of {total:,}", file=sys.stderr, flush=True)
 
     yield print_line
-
-
-if __name__ == "__main__":
-    run(main)

@@ -6,6 +6,11 @@ import csv
 from collections.abc import Callable
 from pathlib import Path
 
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from latentcap.heads.findings import findings
 from latentcap.heads.report import HeadReport, HeadSummary, Share
 
 
@@ -47,3 +52,23 @@ def write_csv(path: Path, report: HeadReport) -> None:
                 [head.kind, head.number, head.gate, head.importance, *figures]
                 + [head.twin if head.twin is not None else "", head.twin_similarity, words]
             )
+
+
+def show(report: HeadReport, console: Console) -> None:
+    """Print a table for each kind, with the figures that it has, and what stands out."""
+    for kind in ("visual", "text"):
+        rows = [[str(head.number), *cells(head)] for head in report.of(kind)]
+        if not rows:
+            continue
+        names = (kind, *COLUMNS)
+        shown = [place for place in range(len(names)) if any(row[place] != "-" for row in rows)]
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)  # fits 80 columns
+        for place in shown:
+            table.add_column(names[place], justify="right", no_wrap=True)
+        for row in rows:
+            table.add_row(*(row[place] for place in shown))
+        console.print(table)
+        console.print()
+    for line in findings(report):
+        console.print(escape(line), highlight=False, soft_wrap=True)
+    console.print(f"{report.examples:,} examples, {report.queries:,} words", highlight=False)

@@ -19,7 +19,7 @@ from latentcap.data.cache.store import FeatureCache
 from latentcap.data.example import Example
 from latentcap.inference.folded_backbone import inference_copy
 from latentcap.model.backbone import Backbone
-from latentcap.model_folder import in_half
+from latentcap.model_tensors import in_half
 from latentcap.progress import Progress
 
 

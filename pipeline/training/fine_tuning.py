@@ -8,7 +8,7 @@ import torch
 
 from latentcap.data.batches.tokenizer import CaptionTokenizer
 from latentcap.model.caption_model import CaptionModel
-from latentcap.model_folder import read_tensors
+from latentcap.model_tensors import read_tensors
 
 
 def start_model(model: CaptionModel, folder: Path, old: CaptionTokenizer, new: CaptionTokenizer) -> str:

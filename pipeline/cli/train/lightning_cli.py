@@ -1,4 +1,4 @@
-"""Train, validate or test: ``latentcap train fit --config configs/scenes.yaml``.
+"""LightningCLI with this project's defaults: what ``latentcap train fit | validate | test`` runs.
 
 Every setting of the trainer, the model and the data can stand in the YAML or on the command line; ``fit --help`` lists
 them. A run writes to ``trainer.default_root_dir``: ``model/`` (what you caption with), ``checkpoints/best.ckpt`` and
@@ -12,16 +12,17 @@ import re
 import signal
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from latentcap.cli.run import run
+from latentcap.cli.train import VERBS
 from latentcap.data.batches.datamodule import CaptionData
 from latentcap.data.errors import UserError, did_you_mean
 from latentcap.inference.precision import fast_dtype
@@ -34,6 +35,10 @@ logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARN
 
 class TrainCLI(LightningCLI):
     """LightningCLI with this project's defaults and short error messages."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name in VERBS}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(EMA, "ema")
@@ -139,10 +144,10 @@ def _best_precision() -> str:
     return names[fast_dtype(device)]
 
 
-def main(args: ArgsType = None) -> int:
-    """Run the command line; ``args`` stand in for it when called from Python. Raises UserError for a mistake in it."""
+def train(arguments: Sequence[str]) -> int:
+    """Run a command line that begins with fit, validate or test. Raises UserError for a mistake in it."""
     try:
-        return _main(args)
+        return _train(arguments)
     except SIGTERMException:  # of a scheduler, or of a machine that shuts down; it would exit with 0
         print("terminated; the same command with --ckpt_path last goes on from here", file=sys.stderr)
         return 128 + signal.SIGTERM
@@ -152,7 +157,7 @@ def main(args: ArgsType = None) -> int:
         raise UserError(shorten(str(error), [])) from error
 
 
-def _main(args: ArgsType) -> int:
+def _train(arguments: Sequence[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for message in HARMLESS:
         warnings.filterwarnings("ignore", message)
@@ -160,6 +165,7 @@ def _main(args: ArgsType) -> int:
         CaptionModule,
         CaptionData,
         parser_class=ShortErrorParser,
+        parser_kwargs={"prog": "latentcap train"},
         seed_everything_default=0,
         save_config_kwargs={"overwrite": True},
         trainer_defaults={
@@ -171,13 +177,9 @@ def _main(args: ArgsType) -> int:
             "enable_model_summary": False,
             "log_every_n_steps": 20,
         },
-        args=args,
+        args=list(arguments),
     )
     folder = next((entry.folder for entry in cli.trainer.callbacks if isinstance(entry, ModelFolder)), None)  # type: ignore[attr-defined]
     if folder is not None:
         print(f"model folder: {folder}")
     return 0
-
-
-if __name__ == "__main__":
-    run(main)

@@ -21,7 +21,6 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from latentcap.cli.run import run
 from latentcap.data.errors import UserError
 from latentcap.heads.sweep_grid import STUDIES, Variant, embed_dim, variants
 from latentcap.heads.sweep_report import Trial, markdown, write
@@ -30,7 +29,7 @@ from latentcap.progress import Progress
 if TYPE_CHECKING:
     import optuna
 
-TRAIN = (sys.executable, "-m", "latentcap.cli.main", "train")
+TRAIN = (sys.executable, "-P", "-m", "latentcap.cli.main", "train")
 
 
 class TrainingFailed(Exception):
@@ -234,7 +233,3 @@ def _spent(folder: Path) -> float:
     """Seconds that an interrupted training has taken already, where it goes on."""
     path = folder / "seconds.json"
     return float(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else 0.0
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,0 +1,27 @@
+"""What a process that captions loads and writes, as plain values, known before any model is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from latentcap.search.config import SearchConfig
+
+BATCH = 128  # images at once by default: a step of the search reads all of the decoder, for one image or for many
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """Everything that a process needs to caption.
+
+    ``device`` is cpu, cuda, cuda:1, mps; ``heads`` a budget such as "1+1", None for all.
+    """
+
+    model: str
+    device: str = "cpu"
+    dtype: str | None = None
+    heads: str | None = None
+    search: SearchConfig | None = None
+    prefix: str = ""
+    suffix: str = ""
+    words: bool = False
+    keep_images: bool = False
