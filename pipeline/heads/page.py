@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
 from latentcap.heads.findings import findings
 from latentcap.heads.report import HeadReport, HeadSummary, Share
 from latentcap.heads.table import COLUMNS, cells
-from latentcap.pages.html import escape, page_head
+from latentcap.pages.html import escape, page_around_content
 from latentcap.pages.viridis import hex_colour
 
 CELL = 20  # of maps and matrices, in SVG units
@@ -26,10 +25,9 @@ def write_report(path: str | Path, report: HeadReport, *, title: str, notes: Seq
 
 def page(report: HeadReport, *, title: str, notes: Sequence[str] = ()) -> str:
     """The page's text. ``notes`` say what was measured, one line each."""
-    style = files(__package__).joinpath("page.css").read_text(encoding="utf-8")
+    before, after = page_around_content("heads", title=title)
     said = findings(report)
     body = [
-        f"<h1>{escape(title)}</h1>",
         *(f'<p class="soft">{escape(note)}</p>' for note in notes),
         _section("What stands out", f'<ul class="said">{"".join(f"<li>{escape(line)}</li>" for line in said)}</ul>')
         if said
@@ -39,7 +37,7 @@ def page(report: HeadReport, *, title: str, notes: Sequence[str] = ()) -> str:
         _section("Similarity", _similarities(report)),
         _section("All figures", _table(report)),
     ]
-    return page_head(title, style, script=False) + "\n".join(body) + "\n</body>\n</html>\n"
+    return before + "\n".join(body) + "\n" + after
 
 
 def _section(title: str, content: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from importlib.resources import files
 from typing import Any
 
 _SURROGATES = re.compile("[\ud800-\udfff]")  # in file names whose bytes are not UTF-8
@@ -14,23 +15,34 @@ _UNSAFE = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u202
 
 def page_head(title: str, style: str, *, script: bool) -> str:
     """The page up to ``<body>``. It loads nothing from anywhere; without ``script`` it has no scripts and no images."""
-    allowed = " img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-    if not script:
-        allowed = " style-src 'unsafe-inline'"
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none';{allowed}">
-<title>{escape(title)}</title>
-<style>
-{style}</style>
-</head>
-<body>
-"""
+    allowed = " style-src 'unsafe-inline'"
+    if script:
+        allowed = f" img-src data:;{allowed}; script-src 'unsafe-inline'"
+    return _fill(_read("head.html"), allowed=allowed, title=escape(title), style=style)
+
+
+def page_around_content(folder: str, *, title: str, style: str = "", **texts: str) -> tuple[str, str]:
+    """What stands before and what stands after the content of a page.
+
+    Args:
+        folder: of this package, with the page's ``page.html``, ``page.css`` and, where it has a script, ``page.js``.
+        style: rules before those of ``page.css``.
+        texts: HTML in place of each ``{name}`` in ``page.html``, besides ``{title}`` and ``{script}``.
+    """
+    scripted = files(__package__).joinpath(folder, "page.js").is_file()
+    texts |= {"title": escape(title), "script": _read(f"{folder}/page.js") if scripted else ""}
+    head = page_head(title, style + _read(f"{folder}/page.css"), script=scripted)
+    before, after = _read(f"{folder}/page.html").split("{content}\n")
+    return head + _fill(before, **texts), _fill(after, **texts)
+
+
+def _read(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _fill(template: str, **texts: str) -> str:
+    """Each ``{name}`` by its text, in one pass: what the texts hold is not looked at."""
+    return re.sub(r"\{(\w+)\}", lambda name: texts[name[1]], template)
 
 
 def valid(text: object) -> str:

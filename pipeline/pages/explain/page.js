@@ -8,7 +8,7 @@ let shown = null; // the current record with its numbers unpacked
 
 // Colours -------------------------------------------------------------------------------------------------------------
 
-const anchors = {anchors}.map(code => [1, 3, 5].map(at => parseInt(code.slice(at, at + 2), 16)));
+const anchors = JSON.parse(byId("anchors").textContent).map(code => [1, 3, 5].map(at => parseInt(code.slice(at, at + 2), 16)));
 const palette = Array.from({length: 256}, (_, i) => {
   const place = i / 255 * (anchors.length - 1), below = Math.min(Math.floor(place), anchors.length - 2);
   return anchors[below].map((part, c) => part + (anchors[below + 1][c] - part) * (place - below));

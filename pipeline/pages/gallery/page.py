@@ -13,8 +13,7 @@ from PIL import Image
 
 from latentcap.data.example import ImageRef, to_rgb
 from latentcap.data.files import written_whole
-from latentcap.pages.gallery_page import BODY, FOOT, STYLE
-from latentcap.pages.html import embedded, escape, page_head
+from latentcap.pages.html import embedded, page_around_content
 
 CHUNK = 50  # records of one script element
 
@@ -42,18 +41,18 @@ def write_gallery(path: str | Path, records: Iterable[Mapping[str, Any]], *, tit
         OSError: where ``path`` cannot be written.
     """
     target = Path(path)
-    size = f"--width: {max(180, thumbnails + 40)}px; --picture: {max(140, thumbnails + 8)}px;"
+    size = f":root {{ --width: {max(180, thumbnails + 40)}px; --picture: {max(140, thumbnails + 8)}px; }}\n"
+    before, after = page_around_content("gallery", title=title, style=size)
     target.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(target, encoding="utf-8") as file:
-        file.write(page_head(title, STYLE.replace("{size}", size), script=True))
-        file.write(BODY.replace("{title}", escape(title)))
+        file.write(before)
         rest = iter(records)
         for first in rest:
             file.write('<script type="application/json">[')
             for index, record in enumerate(chain([first], islice(rest, CHUNK - 1))):
                 file.write((",\n" if index else "") + embedded(_entry(record, thumbnails)))
             file.write("]</script>\n")
-        file.write(FOOT)
+        file.write(after)
     return target
 
 

@@ -1,0 +1,64 @@
+"""What all pages share."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from latentcap.pages.html import embedded, escape, page_around_content, page_head
+
+
+def test_texts_cannot_leave_their_place() -> None:
+    assert escape("<b>&\udcff") == "&lt;b&gt;&amp;\ufffd"
+    value = {"a": "</script><!--\u2028", "b": ["é\udcff", 1.5]}
+    text = embedded(value)
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text) == {"a": "</script><!--\u2028", "b": ["é\ufffd", 1.5]}
+
+
+def test_pages_load_nothing() -> None:
+    plain, scripted = page_head("A & B", "p {}", script=False), page_head("A & B", "p {}", script=True)
+    for page in (plain, scripted):
+        assert "default-src 'none'" in page
+        assert "<title>A &amp; B</title>" in page
+    assert "script-src" not in plain
+    assert "script-src 'unsafe-inline'" in scripted
+
+
+@pytest.mark.parametrize(("folder", "scripted"), [("gallery", True), ("heads", False)])
+def test_a_page_is_whole_whatever_its_title_says(folder: str, scripted: bool) -> None:
+    before, after = page_around_content(folder, title="{content}\n{script} <b>", style="main { color: red }")
+    assert before.startswith("<!doctype html>")
+    assert before.count("{content}\n{script} &lt;b&gt;") == 2  # in the tab and as the heading
+    assert before.index("main { color: red }") < before.index("box-sizing")
+    assert after.endswith("</body>\n</html>\n")
+    assert ("<script>" in after) == ("script-src" in before) == scripted
+
+
+def test_every_file_of_a_page_is_installed() -> None:
+    """The wheel carries what setuptools' build step takes, which is asked without building."""
+    root = Path(__file__).parents[1]
+    code = """
+from setuptools import Distribution
+project = Distribution()
+project.parse_config_files()
+project.include_package_data = False
+build = project.get_command_obj("build_py")
+build.ensure_finalized()
+for _, folder, _, names in build.data_files:
+    for name in names:
+        print(folder, name, sep="/")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    carried = {Path(line).as_posix() for line in done.stdout.splitlines()}
+    pages = {
+        path.relative_to(root).as_posix()
+        for path in (root / "pipeline").rglob("*")
+        if path.suffix in (".html", ".css", ".js")
+    }
+    assert len(pages) >= 9
+    assert pages <= carried
