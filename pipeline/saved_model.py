@@ -21,6 +21,23 @@ from latentcap.search.config import SearchConfig
 CONTEXT_ENCODER = "context_encoder"  # sub-folder with the config and tokenizer of a transformers encoder
 
 
+def read_settings(folder: Path) -> ModelConfig:
+    """The settings of a folder's model; a transformers encoder that came with it is named by its place there."""
+    settings = ModelConfig.from_dict(read_config(folder)["model"])
+    if settings.context.encoder == CONTEXT_ENCODER:
+        settings.context.encoder = str(folder / CONTEXT_ENCODER)
+    return settings
+
+
+def read_fields(folder: Path) -> ContextFields:
+    """The numbers and categories that a folder's model reads."""
+    fields = read_config(folder)["fields"]
+    return ContextFields(
+        numbers={name: (mean, std) for name, (mean, std) in fields["numbers"].items()},
+        categories=fields["categories"],
+    )
+
+
 @dataclass
 class SavedModel:
     """What a model folder holds.
@@ -44,16 +61,13 @@ class SavedModel:
         """Read a model folder. Raises UserError where it is not whole, not ours, or does not fit its own config."""
         config = read_config(folder)
         tokenizer = CaptionTokenizer.load(folder / "tokenizer.json")
-        fields = ContextFields(
-            numbers={name: (mean, std) for name, (mean, std) in config["fields"]["numbers"].items()},
-            categories=config["fields"]["categories"],
-        )
-        model_config = ModelConfig.from_dict(config["model"])
         context_folder = folder / CONTEXT_ENCODER
-        if model_config.context.encoder == CONTEXT_ENCODER:
-            model_config.context.encoder = str(context_folder)
         model = CaptionModel(
-            model_config, vocab_size=len(tokenizer), fields=fields, labels=config.get("labels"), load_weights=False
+            read_settings(folder),
+            vocab_size=len(tokenizer),
+            fields=read_fields(folder),
+            labels=config.get("labels"),
+            load_weights=False,
         )
         load_state(model, read_tensors(folder / "model.safetensors"), folder)
         return cls(

@@ -1,36 +1,200 @@
-"""Starting from a model folder whose vocabulary or fields differ: what fits is copied, and what was done is said."""
+"""Starting from a model folder whose words, fields, labels or heads differ: what both have is copied, by name."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
+from latentcap.config import ModelConfig
+from latentcap.data.batches.context import ContextFields, load_context_tokenizer
 from latentcap.data.batches.tokenizer import CaptionTokenizer
+from latentcap.data.errors import UserError
+from latentcap.model.backbone import Backbone
 from latentcap.model.caption_model import CaptionModel
+from latentcap.model.context import load_text_encoder
+from latentcap.model_folder import read_config
 from latentcap.model_tensors import read_tensors
+from latentcap.saved_model import CONTEXT_ENCODER, read_fields, read_settings
+
+MISSING = "(missing)"  # the last row of a category's table
+TOLD = ("context.number_", "context.categories.", "labels.heads.")  # tensors whose entries are counted by name
+WORD_TABLES = ("decoder.embedding.weight", "decoder.bias", "context.embedding.weight")
 
 
-def start_model(model: CaptionModel, folder: Path, old: CaptionTokenizer, new: CaptionTokenizer) -> str:
-    """Copy a model folder's weights into a model whose vocabulary and fields may differ; say in words what was done.
+def check_sizes(config: ModelConfig, folder: Path) -> None:
+    """Raises UserError where no tensor of the folder's decoder would fit a model of these settings."""
+    there = read_settings(folder).decoder
+    names = ("embed_dim", "hidden_dim")
+    differ = [name for name in names if getattr(there, name) != getattr(config.decoder, name)]
+    if differ:
+        have = " and ".join(f"{name} {getattr(there, name)}" for name in differ)
+        here = " and ".join(str(getattr(config.decoder, name)) for name in differ)
+        options = " ".join(f"--model.model.decoder.{name} {getattr(there, name)}" for name in differ)
+        raise UserError(
+            f"model.start_from {folder} has {have}, this run {here}: its weights do not fit. Give {options}, or leave "
+            "out model.start_from to train anew."
+        )
 
-    Rows of word tables are copied by token. Tensors that do not fit start afresh.
+
+@dataclass
+class Places:
+    """What tensors of a model stand for, whatever their order.
+
+    ``tensors``: for those whose own name counts them, a name that does not. ``entries``: for a name, the dimension that
+    is a list of things, and their names.
     """
-    state = read_tensors(folder / "model.safetensors")
-    target = model.state_dict()
-    ids = {token: index for index, token in enumerate(old.vocab)}
-    shared = [(row, ids[token]) for row, token in enumerate(new.vocab) if token in ids]
-    rows, sources = (torch.tensor(values) for values in zip(*shared, strict=True))
-    copied, fresh = [], []
-    for name, value in target.items():
-        if name in ("decoder.embedding.weight", "decoder.bias", "context.embedding.weight") and name in state:
-            value[rows] = state[name][sources].to(value.dtype)
-            copied.append(name)
-        elif name in state and state[name].shape == value.shape:
-            value.copy_(state[name])
-            copied.append(name)
-        else:
-            fresh.append(name)
-    kept = f"{len(shared):,} of {len(new):,} words have their rows from {folder}"
-    afresh = f"; {len(fresh)} tensors start afresh: {', '.join(fresh[:5])}" if fresh else ""
-    return f"start from {folder}: {len(copied)} tensors copied; {kept}, {len(new) - len(shared):,} are new{afresh}."
+
+    tensors: dict[str, str] = field(default_factory=dict)
+    entries: dict[str, tuple[int, Sequence[Hashable]]] = field(default_factory=dict)
+
+
+def places(
+    config: ModelConfig, words: Sequence[str], fields: ContextFields, labels: Mapping[str, Sequence[str]]
+) -> Places:
+    found = Places()
+    found.entries = dict.fromkeys(WORD_TABLES, (0, words))
+    for name in ("number_name", "number_value", "number_missing"):
+        found.entries[f"context.{name}"] = 0, list(fields.numbers)
+    for index, (name, values) in enumerate(fields.categories.items()):
+        found.tensors[f"context.categories.{index}.weight"] = f"category {name}"
+        found.entries[f"category {name}"] = 0, [*values, MISSING]
+    for index, (name, classes) in enumerate(labels.items()):
+        for part in ("weight", "bias"):
+            found.tensors[f"labels.heads.{index}.{part}"] = f"label {name} {part}"
+            found.entries[f"label {name} {part}"] = 0, classes
+    found.entries["summarise_labels.weight"] = 1, [(name, entry) for name in labels for entry in labels[name]]
+    found.entries["decoder.fusion.view"] = 0, range(config.max_views)
+    counts = {"visual": config.fusion.visual_heads, "text": config.fusion.text_heads}
+    for kind, count in counts.items():
+        found.entries[f"decoder.fusion.{kind}.up_key"] = 0, range(count)
+        found.entries[f"decoder.fusion.{kind}.up_value"] = 0, range(count)
+        found.entries[f"decoder.fusion.{kind}.query.weight"] = 0, _each(range(count), config.head_dim)
+    heads = [(kind, head) for kind, count in counts.items() for head in range(count)]
+    found.entries["decoder.fusion.head_gate"] = 0, heads
+    found.entries["decoder.fusion.output.weight"] = 1, _each(heads, config.head_dim)
+    return found
+
+
+def start_model(model: CaptionModel, folder: Path, words: CaptionTokenizer, context_tokenizer: Any = None) -> str:
+    """Copy into ``model``, whose words are ``words``, all that a model folder has of it.
+
+    Words, numbers, categories with their values, labels with their classes, views and heads are found by name; what the
+    folder lacks stays as it is. Numbers keep their meaning where this data has another mean and deviation. A CNN or
+    text encoder that is another one gets its own pre-trained weights.
+
+    Returns:
+        One sentence: what is kept, new and dropped.
+    """
+    settings = read_settings(folder)
+    old_words = CaptionTokenizer.load(folder / "tokenizer.json")
+    old_fields, old_labels = read_fields(folder), read_config(folder).get("labels", {})
+    fields = model.context.fields if model.context is not None else ContextFields()
+    labels = model.labels.classes if model.labels is not None else {}
+    old = places(settings, old_words.vocab, old_fields, old_labels)
+    new = places(model.config, words.vocab, fields, labels)
+    state = {old.tensors.get(name, name): value for name, value in read_tensors(folder / "model.safetensors").items()}
+    _shift_numbers(state, old_fields, fields)
+    other = _load_other_networks(model, settings, folder, context_tokenizer)
+    fresh: list[str] = []
+    for own_name, value in model.state_dict().items():
+        name = new.tensors.get(own_name, own_name)
+        source = None if name.startswith(tuple(other)) else state.get(name)
+        if source is None or not _copy(source, value, old.entries.get(name), new.entries.get(name)):
+            fresh.append(own_name)
+    told = [_told("words", old_words.vocab, words.vocab)]
+    for kind, before, after in (
+        ("numbers", old_fields.numbers, fields.numbers),
+        ("categories", _values(old_fields.categories), _values(fields.categories)),
+        ("labels", _values(old_labels), _values(labels)),
+    ):
+        told += [_told(kind, list(before), list(after))] if before or after else []
+    parts = sorted({_part(name) for name in fresh if not name.startswith(TOLD)})
+    return f"start from {folder}: {'; '.join(told)}" + (f"; new: {', '.join(parts)}." if parts else ".")
+
+
+def _copy(
+    source: Tensor,
+    target: Tensor,
+    old: tuple[int, Sequence[Hashable]] | None,
+    new: tuple[int, Sequence[Hashable]] | None,
+) -> bool:
+    """Copy what both have; False where that is nothing, because other dimensions differ."""
+    if old is None or new is None:
+        if source.shape != target.shape:
+            return False
+        target.copy_(source)
+        return True
+    axis, before = old
+    _, after = new
+    sizes, own = list(source.shape), list(target.shape)
+    if sizes.pop(axis) != len(before) or own.pop(axis) != len(after) or sizes != own:
+        return False
+    index = {name: place for place, name in enumerate(before)}
+    pairs = [(place, index[name]) for place, name in enumerate(after) if name in index]
+    if pairs:
+        to, origin = (torch.tensor(column) for column in zip(*pairs, strict=True))
+        target.index_copy_(axis, to, source.index_select(axis, origin).to(target.dtype))
+    return bool(pairs) or not after
+
+
+def _shift_numbers(state: dict[str, Tensor], old: ContextFields, new: ContextFields) -> None:
+    """Write each number's rows so that a value means what it meant, under the new data's mean and deviation."""
+    for row, (name, (mean, deviation)) in enumerate(old.numbers.items()):
+        if name in new.numbers:
+            new_mean, new_deviation = new.numbers[name]
+            value = state["context.number_value"][row].float()
+            shift = value * (new_mean - mean) / deviation
+            for key, change in (
+                ("name", shift),
+                ("missing", -shift),  # it is added to the name
+                ("value", value * (new_deviation / deviation - 1)),
+            ):
+                table = state[f"context.number_{key}"] = state[f"context.number_{key}"].float()
+                table[row] += change
+
+
+def _load_other_networks(model: CaptionModel, there: ModelConfig, folder: Path, context_tokenizer: Any) -> list[str]:
+    """Give a CNN or text encoder that is another than the folder's its own weights; returns the prefixes of both."""
+    other = []
+    if _network(model.config) != _network(there):
+        model.backbone = Backbone(model.config.backbone)
+        other.append("backbone.")
+    if context_tokenizer is not None and not _same_tokenizer(context_tokenizer, folder / CONTEXT_ENCODER):
+        assert model.context is not None
+        model.context.encoder = load_text_encoder(model.config.context.encoder, load_weights=True)
+        model.context.encoder.requires_grad_(model.config.context.trainable)
+        other += ["context.encoder.", "context.adapt."]
+    return other
+
+
+def _same_tokenizer(tokenizer: Any, folder: Path) -> bool:
+    return folder.is_dir() and load_context_tokenizer(folder).get_vocab() == tokenizer.get_vocab()
+
+
+def _network(config: ModelConfig) -> tuple[object, ...]:
+    backbone = config.backbone
+    return backbone.name, backbone.stage, backbone.in_chans
+
+
+def _each(names: Sequence[Hashable], size: int) -> list[Hashable]:
+    return [(name, place) for name in names for place in range(size)]
+
+
+def _values(tables: Mapping[str, Sequence[str]]) -> list[str]:
+    return [f"{name} {value}" for name, values in tables.items() for value in values]
+
+
+def _told(kind: str, before: Sequence[str], after: Sequence[str]) -> str:
+    kept = len(set(before) & set(after))
+    return f"{kind}: {kept:,} kept, {len(after) - kept:,} new, {len(before) - kept:,} dropped"
+
+
+def _part(name: str) -> str:
+    """The part of the model that a tensor belongs to, as its settings name it."""
+    return ".".join(re.sub(r"\.(weight|bias)$", "", name).split(".")[: 1 if name.startswith("backbone.") else 3])

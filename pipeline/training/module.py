@@ -32,12 +32,12 @@ from latentcap.metrics import CaptionMetrics
 from latentcap.model.caption_model import CaptionModel
 from latentcap.model.fusion import Attention, Memory
 from latentcap.model.label_head import accuracies, label_classes
-from latentcap.model_folder import read_config
 from latentcap.progress import Progress
+from latentcap.saved_model import read_settings
 from latentcap.search.captions import search_captions
 from latentcap.search.config import SearchConfig
 from latentcap.training.cached_regions import fingerprint
-from latentcap.training.fine_tuning import start_model
+from latentcap.training.fine_tuning import check_sizes, start_model
 from latentcap.training.optim import OptimConfig, Stages, build_optimizer, warmup_cosine
 from latentcap.training.self_critical import SelfCritical
 
@@ -51,7 +51,7 @@ class CaptionModule(L.LightningModule):
         model: the model's settings. Left out when ``start_from`` is given, they are those of that folder.
         optim: the training settings.
         search: how validation captions are searched for, and what the model folder proposes.
-        start_from: a model folder whose weights are the start; words that both vocabularies have keep their rows.
+        start_from: a model folder whose weights are the start; what both have (words, fields, labels) is found by name.
     """
 
     def __init__(
@@ -63,9 +63,10 @@ class CaptionModule(L.LightningModule):
         start_from: str | None = None,
     ) -> None:
         super().__init__()
-        base = read_config(Path(start_from)) if start_from else None
         if model is None:
-            model = ModelConfig.from_dict(base["model"]) if base else ModelConfig()
+            model = read_settings(Path(start_from)) if start_from else ModelConfig()
+        elif start_from:
+            check_sizes(model, Path(start_from))
         self.config = model
         self.optim = optim or OptimConfig()
         self.search = search or SearchConfig(max_length=model.decoder.max_length)
@@ -95,9 +96,6 @@ class CaptionModule(L.LightningModule):
                 labels=label_classes(data.examples["train"], names),
                 load_weights=self.start_from is None,
             )
-            if base is not None:
-                self.started = start_model(self.model, Path(self.start_from or ""), base, self.tokenizer)
-                logger.info(self.started)
             backbone = self.model.backbone
             self.image = ImageConfig.from_timm(
                 backbone.data_config,
@@ -110,6 +108,9 @@ class CaptionModule(L.LightningModule):
                 if self.config.context.encoder not in ("embedding", "none")
                 else None
             )
+            if self.start_from:
+                self.started = start_model(self.model, Path(self.start_from), self.tokenizer, self.context_tokenizer)
+                logger.info(self.started)
         elif self.start_from:
             captioner = Captioner.from_pretrained(self.start_from)
             self.model, self.tokenizer, self.image = captioner.model, captioner.tokenizer, captioner.image
