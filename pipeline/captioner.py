@@ -19,6 +19,7 @@ from latentcap.data.batches.tokenizer import CaptionTokenizer
 from latentcap.data.batches.transforms import ImageConfig, fit_image, normalise
 from latentcap.data.errors import UserError
 from latentcap.data.example import ImageRef, to_rgb
+from latentcap.inference.engine import choose_engine
 from latentcap.inference.folded_model import FoldedModel
 from latentcap.inference.precision import fast_dtype
 from latentcap.model.caption_model import CaptionModel
@@ -97,6 +98,7 @@ class Captioner:
             enabled=model.context is not None,
         )
         self.dtype = torch.float32
+        self.engine: str | None = None  # what runs the CNN: the fastest that is installed
         self._folded = FoldedModel(self.model)  # several threads may caption with one captioner
 
     @property
@@ -113,6 +115,7 @@ class Captioner:
         device: str | torch.device = "cpu",
         dtype: torch.dtype | None = None,
         heads: str | None = None,
+        engine: str | None = None,
     ) -> Captioner:
         """Load a model folder.
 
@@ -120,6 +123,7 @@ class Captioner:
             dtype: what the CNN and the products of the decoder are computed in; by default bfloat16 where the processor
                 has it.
             heads: a head budget such as "1+1": only the first visual + text heads are kept (all, by default).
+            engine: what runs the CNN, "openvino" or "torch"; by default the fastest that is installed.
 
         Raises:
             UserError: the folder lacks a file, comes from another version, does not fit its own config, or has fewer
@@ -136,6 +140,7 @@ class Captioner:
             context_tokenizer=saved.context_tokenizer,
         )
         captioner.dtype = dtype or fast_dtype(captioner.device)
+        captioner.engine = choose_engine(engine, captioner.device, captioner.dtype)
         return captioner
 
     def save(self, folder: str | Path, *, half: bool = True, card: str | None = None) -> None:
@@ -254,13 +259,12 @@ class Captioner:
 
     def _regions(self, views: list[list[Tensor]], most: int) -> tuple[Tensor, Tensor]:
         """Regions (B, most * cells, C), 0 for views that do not exist, and which exist, (B, most)."""
-        backbone = self._folded.backbone(self.dtype)
+        backbone = self._folded.backbone(self.dtype, self.engine)
         pixels = torch.stack([view for example in views for view in example]).to(self.device)
-        flat = normalise(pixels, self.image).to(self.dtype)
-        regions = backbone(flat.unsqueeze(1)).float()  # (sum of views, cells, C)
+        regions = backbone(normalise(pixels, self.image).unsqueeze(1))  # (sum of views, cells, C)
         counts = torch.tensor([len(example) for example in views], device=self.device)
         mask = torch.arange(most, device=self.device) < counts.unsqueeze(1)
-        if len(flat) != mask.numel():
+        if len(pixels) != mask.numel():
             padded = regions.new_zeros(*mask.shape, *regions.shape[1:])
             padded[mask] = regions
             regions = padded

@@ -10,6 +10,8 @@ from latentcap.data.errors import UserError, did_you_mean
 RouteBy: TypeAlias = Literal["example", "query"]
 Balance: TypeAlias = Literal["bias", "loss"]
 
+ENGINES = ("openvino", "torch")  # what can run a CNN that is not being trained
+
 
 @dataclass
 class BackboneConfig:

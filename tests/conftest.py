@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
 torch.set_num_threads(2)
+os.environ.setdefault("LATENTCAP_ENGINE", "torch")  # other engines compile for seconds, and have tests of their own
 
 
 @pytest.fixture(autouse=True)

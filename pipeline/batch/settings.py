@@ -13,13 +13,15 @@ BATCH = 128  # images at once by default: a step of the search reads all of the 
 class WorkerSettings:
     """Everything that a process needs to caption.
 
-    ``device`` is cpu, cuda, cuda:1, mps; ``heads`` a budget such as "1+1", None for all.
+    ``device`` is cpu, cuda, cuda:1, mps; ``heads`` a budget such as "1+1", None for all;
+    ``engine`` what runs the CNN, None the fastest that is installed.
     """
 
     model: str
     device: str = "cpu"
     dtype: str | None = None
     heads: str | None = None
+    engine: str | None = None
     search: SearchConfig | None = None
     prefix: str = ""
     suffix: str = ""

@@ -39,7 +39,9 @@ class Worker:
     def load(cls, settings: WorkerSettings) -> Self:
         """A worker with the model that the settings name. Raises UserError where it cannot be loaded."""
         dtype = None if settings.dtype is None else getattr(torch, settings.dtype)
-        captioner = Captioner.from_pretrained(settings.model, device=settings.device, dtype=dtype, heads=settings.heads)
+        captioner = Captioner.from_pretrained(
+            settings.model, device=settings.device, dtype=dtype, heads=settings.heads, engine=settings.engine
+        )
         return cls(captioner, settings)
 
     def __call__(self, block: Sequence[Input]) -> list[Record]:

@@ -29,7 +29,7 @@ from latentcap.captioner import CPU_BATCH
 from latentcap.data.batches.transforms import eval_transform, load_image
 from latentcap.data.example import ImageRef
 from latentcap.data.jsonl import to_line
-from latentcap.inference.folded_backbone import inference_copy
+from latentcap.inference.engine import inference_backbone
 
 DISTINCT, FEW = 752, 128  # a whole number of blocks for each of two threads, so that no thread waits at the end
 BEAMS = (1, 3, 5, 10)
@@ -92,13 +92,13 @@ def _backbone_alone(setting: Setting, engine: Engine, refs: Sequence[ImageRef]) 
     Returns a call that takes all images through it, and what the layout is.
     """
     captioner = engine.worker.captioner
-    net = inference_copy(captioner.model.backbone, captioner.dtype)
+    net = inference_backbone(captioner.model.backbone, captioner.dtype, engine=captioner.engine)
     images = [eval_transform(captioner.image)(load_image(ref, captioner.image)) for ref in refs]
     tensors = torch.stack(images)
 
     def forward(part: Tensor) -> Tensor:
         with torch.inference_mode():
-            return net(part.unsqueeze(1).to(captioner.device, captioner.dtype))
+            return net(part.unsqueeze(1).to(captioner.device))
 
     def call(images: Tensor, workers: int, batch: int) -> object:
         threads = torch.get_num_threads()

@@ -184,6 +184,7 @@ def worker_settings(options: argparse.Namespace, *, keep_images: bool) -> Worker
         options.model,
         device=options.device or "",
         dtype=options.dtype,
+        engine=options.engine,
         heads=options.heads,
         prefix=options.prefix,
         suffix=options.suffix,

@@ -10,6 +10,7 @@ from pathlib import Path
 from latentcap.batch.outputs import EXISTING, FORMATS
 from latentcap.batch.settings import BATCH
 from latentcap.cli.search_options import add_search_options
+from latentcap.config import ENGINES
 
 DTYPES = ("float32", "bfloat16", "float16")
 EPILOG = """Exit code: 0 all images are captioned, 1 none could be, 2 a mistake in the command, 3 some could not be.
@@ -124,4 +125,5 @@ def add_model_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--batch-size", type=positive, metavar="N", default=BATCH, help="images at once (default: %(default)s)")
     add("--device", help="cpu, cuda, cuda:1, mps (default: a GPU where there is one)")
+    add("--engine", choices=ENGINES, help="what runs the CNN (default: the fastest that is installed)")
     add("--dtype", choices=DTYPES, help="what the CNN computes in (default: the fastest that the device multiplies)")

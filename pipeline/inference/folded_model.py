@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
-from latentcap.inference.folded_backbone import inference_copy
+from latentcap.inference.engine import Network, inference_backbone
 from latentcap.inference.folded_decoder import FoldedDecoder, fold_decoder
-from latentcap.model.backbone import Backbone
 from latentcap.model.caption_model import CaptionModel
 from latentcap.model.decoder import Decoder
-
-Network = TypeVar("Network", bound=nn.Module)
 
 
 class FoldedModel:
@@ -26,20 +24,21 @@ class FoldedModel:
         self._folded: dict[str, tuple[Hashable, Any]] = {}
         self._lock = threading.Lock()
 
-    def backbone(self, dtype: torch.dtype) -> Backbone:
-        return self._current("backbone", self.model.backbone, dtype, inference_copy)
+    def backbone(self, dtype: torch.dtype, engine: str | None = None) -> Network:
+        """Images (B, V, C, H, W) to regions (B, V * cells, C) by an engine, the fastest that is installed."""
+        make = partial(inference_backbone, self.model.backbone, dtype, engine=engine)
+        return self._current("backbone", self.model.backbone, (dtype, engine), make)
 
     def decoder(self, dtype: torch.dtype) -> Decoder | FoldedDecoder:
-        return self._current("decoder", self.model.decoder, dtype, fold_decoder)
+        make = partial(fold_decoder, self.model.decoder, dtype)
+        return self._current("decoder", self.model.decoder, dtype, make)
 
-    def _current(
-        self, name: str, network: Network, dtype: torch.dtype, fold: Callable[[Network, torch.dtype], Any]
-    ) -> Any:
-        """The folded copy, made again where weights, batch statistics or the type have changed since."""
-        state = _weights_as_they_are(network), dtype
+    def _current(self, name: str, network: nn.Module, settings: Hashable, make: Callable[[], Any]) -> Any:
+        """The folded copy, made again where weights, batch statistics or settings have changed since."""
+        state = _weights_as_they_are(network), settings
         with self._lock:
             if name not in self._folded or self._folded[name][0] != state:
-                self._folded[name] = state, fold(network, dtype)
+                self._folded[name] = state, make()
             return self._folded[name][1]
 
 

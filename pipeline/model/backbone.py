@@ -76,7 +76,8 @@ class Backbone(nn.Module):
         views = images.shape[1]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features = self._features(images.flatten(0, 1).contiguous(memory_format=torch.channels_last))
-        return features.flatten(2).mT.reshape(images.shape[0], views * features.shape[2] * features.shape[3], -1)
+        regions = features.flatten(2).transpose(1, 2)
+        return regions.reshape(images.shape[0], views * regions.shape[1], -1)
 
     def train(self, mode: bool = True) -> Backbone:
         """Frozen layers stay in evaluation mode: their batch statistics belong to their weights.

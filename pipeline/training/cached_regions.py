@@ -17,7 +17,7 @@ from latentcap.data.batches.transforms import ImageConfig, decode_for, eval_tran
 from latentcap.data.cache.extract import extract
 from latentcap.data.cache.store import FeatureCache
 from latentcap.data.example import Example
-from latentcap.inference.folded_backbone import inference_copy
+from latentcap.inference.engine import inference_backbone
 from latentcap.model.backbone import Backbone
 from latentcap.model_tensors import in_half
 from latentcap.progress import Progress
@@ -50,10 +50,10 @@ def cached_regions(captioner: Captioner, examples: Sequence[Example], folder: st
     backbone, device, dtype = captioner.model.backbone, captioner.device, captioner.dtype
     shape = (backbone.grid[0] * backbone.grid[1], backbone.num_channels)
     store = FeatureCache(Path(folder).expanduser(), key=fingerprint(backbone, captioner.image, dtype), shape=shape)
-    fast = cache(lambda: inference_copy(backbone, dtype))
+    fast = cache(lambda: inference_backbone(backbone, dtype, engine=captioner.engine))
 
     def encode(images: Tensor) -> Tensor:
-        return fast()(images.to(device, dtype).unsqueeze(1)).float().cpu()
+        return fast()(images.to(device).unsqueeze(1)).cpu()
 
     with Progress("regions of images", unit="img") as progress:
         extract(

@@ -26,7 +26,7 @@ from latentcap.data.batches.tokenizer import CaptionTokenizer
 from latentcap.data.batches.transforms import ImageConfig
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
-from latentcap.inference.folded_backbone import inference_copy, inference_stem
+from latentcap.inference.engine import Network, inference_backbone, inference_frozen_layers
 from latentcap.inference.precision import fast_dtype
 from latentcap.metrics import CaptionMetrics
 from latentcap.model.caption_model import CaptionModel
@@ -153,17 +153,17 @@ class CaptionModule(L.LightningModule):
         dtype = fast_dtype(device)
         backbone.to(device)
         if parts is None:
-            fast: Callable[[], nn.Module] = functools.cache(lambda: inference_copy(backbone, dtype))
+            fast: Callable[[], Network] = functools.cache(lambda: inference_backbone(backbone, dtype))
             cells, channels = backbone.grid[0] * backbone.grid[1], backbone.num_channels
         else:
-            fast = functools.cache(lambda: inference_stem(backbone, dtype))
+            fast = functools.cache(lambda: inference_frozen_layers(backbone, dtype))
             cells, channels = parts.shape[0] * parts.shape[1], parts.shape[2]
 
         def encode(images: Tensor) -> Tensor:
-            images = images.to(device, dtype)
+            images = images.to(device)
             if parts is None:
-                return fast()(images.unsqueeze(1)).float().cpu()
-            return fast()(images.contiguous(memory_format=torch.channels_last)).flatten(2).mT.float().cpu()
+                return fast()(images.unsqueeze(1)).cpu()
+            return fast()(images.contiguous(memory_format=torch.channels_last)).flatten(2).mT.cpu()
 
         with Progress("regions of images", unit="img") as progress:
             data.prepare_datasets(

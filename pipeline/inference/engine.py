@@ -1,0 +1,220 @@
+"""What runs a CNN that is not being trained: OpenVINO on a CPU, where it is installed, else PyTorch.
+
+OpenVINO multiplies at the speed of the processor's own matrix units and runs depthwise convolutions as fast as the
+rest, which PyTorch's CPU kernels do not. What it compiled is kept on disk by the network's hash: the second start reads
+it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latentcap.config import ENGINES
+from latentcap.data.errors import UserError
+from latentcap.data.files import written_whole
+from latentcap.inference.folded_backbone import inference_copy, inference_stem
+from latentcap.model.backbone import Backbone
+
+VARIABLE = "LATENTCAP_ENGINE"  # chooses for whole programs, and for the processes that they start
+CACHE = Path("~/.cache/latentcap/engine")
+KEPT = 24  # compiled networks on disk
+PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
+TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 0.1}  # relative, of the norm: bfloat16 has 8 bits
+
+Network = Callable[[Tensor], Tensor]
+
+
+def choose_engine(wanted: str | None, device: torch.device, dtype: torch.dtype) -> str:
+    """The engine for a device and a precision: the wanted one, else the fastest that is installed.
+
+    Raises UserError for one that is unknown, not installed, or not made for the device or the precision.
+    """
+    wanted = wanted or os.environ.get(VARIABLE) or None
+    installed = importlib.util.find_spec("openvino") is not None
+    fits = device.type == "cpu" and dtype in PRECISIONS
+    if wanted is None:
+        return "openvino" if installed and fits else "torch"
+    if wanted not in ENGINES:
+        raise UserError(f"engine '{wanted}': there is none of that name. Engines: {', '.join(ENGINES)}.")
+    if wanted == "openvino" and not installed:
+        raise UserError("engine 'openvino' is not installed: pip install openvino. Without it, the engine is torch.")
+    if wanted == "openvino" and not fits:
+        raise UserError(f"engine 'openvino' computes in float32 or bfloat16 on a CPU, not in {dtype} on {device.type}.")
+    return wanted
+
+
+def inference_backbone(backbone: Backbone, dtype: torch.dtype, *, engine: str | None = None) -> Network:
+    """The backbone, for inference alone: normalised images (B, V, C, H, W) to regions (B, V * cells, C).
+
+    Weights are those of this moment. The result follows no later change, and several threads may call it.
+    """
+    folded = inference_copy(backbone, dtype)
+    if choose_engine(engine, _device(backbone), dtype) == "torch":
+        return _in_type(folded, dtype)
+    single = inference_copy(backbone, torch.float32) if dtype != torch.float32 else folded
+    network = _compiled(_Regions(single), backbone.data_config["input_size"], dtype)
+    if network is None:
+        return _in_type(folded, dtype)
+    return lambda images: _views_apart(network, images)
+
+
+def inference_frozen_layers(backbone: Backbone, dtype: torch.dtype, *, engine: str | None = None) -> Network:
+    """The same of the frozen layers of a backbone that is trained in part: images (B, C, H, W) to maps (B, c, h, w)."""
+    folded = inference_stem(backbone, dtype)
+    if choose_engine(engine, _device(backbone), dtype) == "torch":
+        return _in_type(folded, dtype)
+    single = inference_stem(backbone, torch.float32) if dtype != torch.float32 else folded
+    return _compiled(single, backbone.data_config["input_size"], dtype) or _in_type(folded, dtype)
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
+
+
+def _in_type(network: nn.Module, dtype: torch.dtype) -> Network:
+    return lambda images: network(images.to(dtype)).float()
+
+
+def _views_apart(network: Network, images: Tensor) -> Tensor:
+    regions = network(images.flatten(0, 1))
+    return regions.reshape(images.shape[0], -1, regions.shape[-1])
+
+
+class _Regions(nn.Module):
+    """A backbone of single views as one graph: images (B, C, H, W) to regions (B, h * w, C)."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: Tensor) -> Tensor:
+        regions: Tensor = self.backbone(images.unsqueeze(1))
+        return regions
+
+
+def _compiled(net: nn.Module, size: tuple[int, int, int], dtype: torch.dtype) -> OpenVINONetwork | None:
+    """``net`` compiled, or None where OpenVINO cannot, or what it gives is not what ``net`` gives."""
+    network = OpenVINONetwork(net, size, dtype)
+    probe = torch.randn(2, *size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = net(probe)
+        found = network(probe) if network.convertible() else None
+    if found is None or found.shape != expected.shape:
+        return None
+    same = (found - expected).norm() <= TOLERANCES[dtype] * expected.norm()
+    return network if same else None
+
+
+class OpenVINONetwork:
+    """A network compiled by OpenVINO for this processor.
+
+    A call uses as many threads as PyTorch would use in the calling thread: one image at a time takes all cores, and of
+    several threads each has its own. For each such number the network is compiled once, weights shared.
+
+    Args:
+        net: images (B, C, H, W) in float32 to one tensor, in evaluation mode.
+        size: (C, H, W).
+        dtype: what it computes in; in and out are float32.
+    """
+
+    def __init__(self, net: nn.Module, size: tuple[int, int, int], dtype: torch.dtype) -> None:
+        self.size, self.precision = size, PRECISIONS[dtype]
+        self._net = net
+        self._compiled: dict[int, Any] = {}
+        self._lock = threading.Lock()
+        self._local = threading.local()
+        digest = hashlib.sha256(repr((type(net).__name__, size)).encode())
+        for name, value in net.state_dict().items():
+            digest.update(name.encode())
+            digest.update(value.detach().contiguous().numpy().tobytes())
+        self._hash = digest.hexdigest()[:24]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        threads = torch.get_num_threads()
+        requests = self._local.__dict__.setdefault("requests", {})
+        if threads not in requests:
+            requests[threads] = self._for(threads).create_infer_request()
+        found = requests[threads].infer([images.float().contiguous().numpy()], share_inputs=True)
+        return torch.from_numpy(next(iter(found.values())))
+
+    def convertible(self) -> bool:
+        """Whether OpenVINO knows all operations of the network. Compiles it for the calling thread."""
+        from openvino.frontend import OpConversionFailure
+
+        try:
+            self._for(torch.get_num_threads())
+        except OpConversionFailure:
+            return False
+        return True
+
+    def _for(self, threads: int) -> Any:
+        with self._lock:
+            if threads not in self._compiled:
+                self._compiled[threads] = self._compile(threads)
+            return self._compiled[threads]
+
+    def _compile(self, threads: int) -> Any:
+        import openvino
+
+        core = openvino.Core()
+        streams = max(1, _cores() // threads)
+        settings = {
+            "INFERENCE_PRECISION_HINT": self.precision,
+            "INFERENCE_NUM_THREADS": streams * threads,
+            "NUM_STREAMS": streams,
+            "ENABLE_CPU_PINNING": False,  # other programs run here too
+        }
+        processor = core.get_property("CPU", "FULL_DEVICE_NAME")
+        key = repr((openvino.__version__, processor, sorted(settings.items())))
+        path = CACHE.expanduser() / f"{self._hash}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.blob"
+        try:
+            return core.import_model(path.read_bytes(), "CPU", settings)
+        except (OSError, RuntimeError):  # none is there, or of another version
+            compiled = core.compile_model(self._graph(), "CPU", settings)
+        _keep(path, compiled.export_model().getvalue())
+        return compiled
+
+    def _graph(self) -> Any:
+        """The network as OpenVINO's graph, for any number of images.
+
+        By its PyTorch frontend itself: ``openvino.convert_model``, which calls that too, reports its use to the vendor.
+        """
+        from openvino.frontend import FrontEndManager
+        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+        example = torch.zeros(2, *self.size)
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # shapes that a trace takes for constants are constants here
+            traced = torch.jit.trace(self._net, example, check_trace=False)
+            frontend = FrontEndManager().load_by_framework("pytorch")
+            decoder = TorchScriptPythonDecoder(traced)  # the frontend calls it and does not hold it
+            graph = frontend.convert(frontend.load(decoder))
+        graph.reshape([-1, *self.size])
+        return graph
+
+
+def _cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _keep(path: Path, compiled: bytes) -> None:
+    """Write a compiled network where the next start finds it, and forget the oldest; a full disk stops nothing."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path, "wb") as file:
+            file.write(compiled)
+        for old in sorted(path.parent.glob("*.blob"), key=os.path.getmtime)[:-KEPT]:
+            old.unlink(missing_ok=True)
+    except OSError:
+        return

@@ -1,0 +1,146 @@
+"""The CNN by OpenVINO gives the regions that PyTorch gives, from several threads, and is compiled once."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from latentcap.config import BackboneConfig
+from latentcap.data.errors import UserError
+from latentcap.inference import engine as engines
+from latentcap.inference.engine import choose_engine, inference_backbone, inference_frozen_layers
+from latentcap.model.backbone import Backbone
+from tests.helpers import tiny_captioner
+
+CPU = torch.device("cpu")
+pytest.importorskip("openvino")
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "CACHE", tmp_path / "engine")
+    monkeypatch.delenv("LATENTCAP_ENGINE", raising=False)
+
+
+def backbone(trainable: str | int = "none", **more: object) -> Backbone:
+    settings = {"name": "test_efficientnet", "weights": "random", "image_size": 72, **more}
+    net = Backbone(BackboneConfig(trainable=trainable, **settings))  # type: ignore[arg-type]
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)
+    return net.eval()
+
+
+@pytest.mark.parametrize(("examples", "views"), [(1, 1), (3, 2), (5, 1)])
+def test_regions_are_those_of_torch(examples: int, views: int) -> None:
+    net = backbone()
+    images = torch.randn(examples, views, 3, 72, 72)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            inference_backbone(net, torch.float32, engine="openvino")(images), net(images), rtol=1e-3, atol=1e-4
+        )
+
+
+def test_another_stage_and_grey_images() -> None:
+    net = backbone(stage=2, in_chans=1)
+    images = torch.randn(3, 1, 1, 72, 72)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            inference_backbone(net, torch.float32, engine="openvino")(images), net(images), rtol=1e-3, atol=1e-4
+        )
+
+
+def test_frozen_layers_of_a_backbone_trained_in_part() -> None:
+    net = backbone(trainable="2")
+    assert net.parts is not None
+    images = torch.randn(3, 3, 72, 72)
+    with torch.inference_mode():
+        found = inference_frozen_layers(net, torch.float32, engine="openvino")(images)
+        torch.testing.assert_close(found, net.parts.stem(images), rtol=1e-3, atol=1e-4)
+
+
+def test_threads_share_one_network() -> None:
+    net = backbone()
+    network = inference_backbone(net, torch.float32, engine="openvino")
+    batches = [torch.randn(size, 1, 3, 72, 72) for size in (1, 4, 2, 3, 1, 5)]
+    with ThreadPoolExecutor(3, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        found = list(pool.map(network, batches))
+    with torch.inference_mode():
+        for images, regions in zip(batches, found, strict=True):
+            torch.testing.assert_close(regions, net(images), rtol=1e-3, atol=1e-4)
+
+
+def test_the_second_start_reads_what_the_first_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, images = backbone(), torch.randn(2, 1, 3, 72, 72)
+    first = inference_backbone(net, torch.float32, engine="openvino")(images)
+
+    def compiled_again(*given: object) -> None:
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(engines.OpenVINONetwork, "_graph", compiled_again)
+    torch.testing.assert_close(inference_backbone(net, torch.float32, engine="openvino")(images), first)
+    with torch.no_grad():
+        next(net.parameters()).mul_(1.5)
+    with pytest.raises(AssertionError, match="compiled again"):
+        inference_backbone(net, torch.float32, engine="openvino")
+
+
+def test_a_broken_file_is_compiled_anew(tmp_path: Path) -> None:
+    net, images = backbone(), torch.randn(2, 1, 3, 72, 72)
+    first = inference_backbone(net, torch.float32, engine="openvino")(images)
+    for blob in (tmp_path / "engine").glob("*.blob"):
+        blob.write_bytes(b"not a network")
+    torch.testing.assert_close(inference_backbone(net, torch.float32, engine="openvino")(images), first)
+
+
+class Dice(nn.Module):
+    """Another result at each call, as of a network that the engine gets wrong."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images + torch.randn_like(images)
+
+
+def test_a_network_that_comes_out_otherwise_is_not_taken() -> None:
+    assert engines._compiled(Dice().eval(), (3, 8, 8), torch.float32) is None
+
+
+class Polygamma(nn.Module):
+    """An operation that OpenVINO does not know."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.polygamma(1, images.abs() + 1)
+
+
+def test_a_network_that_cannot_be_converted_is_not_taken() -> None:
+    assert engines._compiled(Polygamma().eval(), (3, 8, 8), torch.float32) is None
+
+
+def test_captions_are_the_same() -> None:
+    captioner = tiny_captioner()
+    images = [Image.new("RGB", (70, 60), colour) for colour in ("red", "green", "navy")]
+    found = {}
+    for captioner.engine in ("torch", "openvino"):
+        found[captioner.engine] = [(entry.text, round(entry.score, 3)) for entry in captioner.caption(images)]
+    assert found["torch"] == found["openvino"]
+
+
+def test_the_engine_is_chosen_by_device_and_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_engine(None, CPU, torch.float32) == "openvino"
+    assert choose_engine(None, CPU, torch.float16) == "torch"
+    assert choose_engine(None, torch.device("cuda"), torch.float32) == "torch"
+    monkeypatch.setenv("LATENTCAP_ENGINE", "torch")
+    assert choose_engine(None, CPU, torch.float32) == "torch"
+    assert choose_engine("openvino", CPU, torch.float32) == "openvino"
+    with pytest.raises(UserError, match="Engines: openvino, torch"):
+        choose_engine("tensorrt", CPU, torch.float32)
+    with pytest.raises(UserError, match="float32 or bfloat16 on a CPU"):
+        choose_engine("openvino", CPU, torch.float16)
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
+    assert choose_engine(None, CPU, torch.float32) == "torch"
+    with pytest.raises(UserError, match="pip install openvino"):
+        choose_engine("openvino", CPU, torch.float32)
