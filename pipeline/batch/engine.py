@@ -49,6 +49,12 @@ class Engine:
         self.devices, self.workers = devices, max(1, workers // devices)
         self.batch_size = batch_size
 
+    @property
+    def described(self) -> str:
+        """What runs the CNN, and in which precision."""
+        captioner = self.worker.captioner
+        return f"{captioner.engine}, {str(captioner.dtype).removeprefix('torch.')}"
+
     def block(self, inputs: int) -> int:
         """Inputs of a block, where there are ``inputs`` or more: a few are shared out among all threads."""
         return max(1, min(self.batch_size, -(-inputs // (self.workers * self.devices))))

@@ -66,6 +66,8 @@ class RayEngine:
         UserError: the model folder, a setting of the search or this cluster cannot be used.
     """
 
+    described = ""  # each actor chooses for its own processor
+
     def __init__(
         self,
         settings: WorkerSettings,

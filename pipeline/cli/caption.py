@@ -50,6 +50,7 @@ class AnyEngine(Protocol):
     search: SearchConfig
     devices: int
     workers: int  # of each device
+    described: str  # what runs the CNN, empty where others decide that
 
     def block(self, inputs: int) -> int: ...
 
@@ -80,6 +81,8 @@ def caption(options: argparse.Namespace, shard: Shard, make_engine: MakeEngine) 
         if not (folder.manifest or options.overwrite):
             output.check_unknown()
         engine = make_engine(options, worker_settings(options, keep_images=output.needs_images))
+        if engine.described and not options.quiet:
+            print(f"engine: {engine.described}", file=sys.stderr)
         few = len(list(islice(inputs, options.batch_size * engine.workers * engine.devices)))
         wanted = settings(options, kind, shard) | {"search": engine.search.to_dict()}
         if options.overwrite:  # now that nothing else in the command can be wrong
