@@ -46,9 +46,17 @@ class Journal:
                         return
                     end += len(line)
                     if line.strip():
-                        yield end, parse_line(line, f"{self.path}, line {number}")
+                        yield end, self._parsed(line, number)
         except OSError as error:
             raise UserError(f"{self.path}: cannot be read ({error.strerror}).") from None
+
+    def _parsed(self, line: bytes, number: int) -> Record:
+        try:
+            return parse_line(line, f"{self.path}, line {number}")
+        except UserError as error:
+            if line.startswith(b"{"):
+                raise
+            raise UserError(f"{self.path}: exists and cannot be read as JSON Lines. Choose another output.") from error
 
     def recover(self) -> Iterator[Record]:
         """Every whole record; after the last, the line that a crash has cut off is removed from the file.
@@ -73,9 +81,7 @@ class Journal:
                 parse_line(rest, str(self.path))
             except UserError:
                 if not rest.startswith(b"{"):
-                    raise UserError(
-                        f"{self.path}: exists and cannot be read as JSON Lines. Choose another output."
-                    ) from None
+                    self._parsed(rest, 1)
                 file.truncate(end)
             else:
                 file.write(b"\n")

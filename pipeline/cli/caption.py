@@ -50,7 +50,9 @@ class AnyEngine(Protocol):
     search: SearchConfig
     devices: int
     workers: int  # of each device
-    described: str  # what runs the CNN, empty where others decide that
+
+    @property
+    def described(self) -> str: ...  # what runs the CNN, empty where others decide that
 
     def block(self, inputs: int) -> int: ...
 
