@@ -2,7 +2,8 @@
 
 The chain of PS3.3, C.11: stored values -> modality LUT or rescale (to Hounsfield units, ...) -> VOI LUT or window (the
 range that is looked at; without one, all that the stored bits can hold, as far as the picture uses them) -> 0 to 255,
-dark for low, inverted for MONOCHROME1. Colour is brought to RGB.
+dark for low, inverted for MONOCHROME1. Colour is brought to RGB. Padding is black and sets no range; a window without
+width and a rescale by 0, which some machines write, are ignored, which is logged.
 
 pydicom decodes uncompressed, deflated and RLE data; the extra's gdcm and openjpeg decode JPEG (baseline, lossless),
 JPEG-LS and JPEG 2000. Lossy JPEG of 12 bits needs the package pylibjpeg-libjpeg, which is used where it is installed;
@@ -16,11 +17,15 @@ from __future__ import annotations
 
 import io
 import logging
+import struct
 import warnings
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from latentcap.data.dicom_values import brightness, leave_out_nonsense, padding_of
+from latentcap.data.pixels import full_range
 
 READ = (
     *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns"),
@@ -28,6 +33,7 @@ READ = (
     *("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "DoubleFloatPixelData"),
     *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept"),
     *("VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit"),
     *(
         "RedPaletteColorLookupTableDescriptor",
         "RedPaletteColorLookupTableData",
@@ -37,97 +43,115 @@ READ = (
     *("BluePaletteColorLookupTableDescriptor", "BluePaletteColorLookupTableData"),
     *("SegmentedGreenPaletteColorLookupTableData", "SegmentedBluePaletteColorLookupTableData"),
 )
+PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 GREY = ("MONOCHROME1", "MONOCHROME2")
 PREAMBLE = 128
+VRS = frozenset(
+    b"AE AS AT CS DA DS DT FL FD IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
+)
+LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # whose length has 4 bytes, after 2 of nothing
 
 
 def is_dicom(encoded: bytes) -> bool:
-    """Whether the content is DICOM: ``DICM`` after the preamble, or, as in old files, a bare group 0002 or 0008."""
-    bare = encoded[:2] in (b"\x02\x00", b"\x08\x00") and encoded[3:4] == b"\x00" and len(encoded) > PREAMBLE
-    return encoded[PREAMBLE : PREAMBLE + 4] == b"DICM" or bare
+    """Whether the content is DICOM: ``DICM`` after the preamble, or, as in old files, elements from the first byte on.
+
+    512 bytes of a file are enough to tell.
+    """
+    return encoded[PREAMBLE : PREAMBLE + 4] == b"DICM" or _begins_with_elements(encoded)
 
 
-def decode_dicom(encoded: bytes) -> Image.Image:
-    """One frame as a grey (``L``) or colour (``RGB``) image. Raises OSError, without any value of the header, for
-    several frames, files without an image, damaged ones and syntaxes that no installed decoder reads."""
+def _begins_with_elements(encoded: bytes, needed: int = 3) -> bool:
+    """Whether a file begins with elements of group 0002 or 0008 in ascending order, of known kinds and fitting lengths.
+
+    Two bytes alone would not do: a TGA can begin with them.
+    """
+    at, before = 0, (0, -1)
+    for _ in range(needed):
+        head = encoded[at : at + 12]
+        if len(head) < 8:
+            return False
+        tag = struct.unpack_from("<HH", head)
+        kind = head[4:6]
+        if tag[0] not in (2, 8) or tag <= before or (tag[0] == 2 and kind not in VRS):
+            return False
+        if kind in LONG_VRS and head[6:8] == b"\0\0" and len(head) == 12:
+            length, start = struct.unpack_from("<I", head, 8)[0], 12
+        elif kind in VRS:
+            length, start = struct.unpack_from("<H", head, 6)[0], 8
+        else:  # implicit
+            length, start = struct.unpack_from("<I", head, 4)[0], 8
+        if length % 2 or length > 4096:
+            return False
+        at, before = at + start + length, tag
+    return True
+
+
+def frames_of(encoded: bytes) -> int:
+    """How many frames a DICOM file has. Raises OSError for a damaged one."""
+    return _frames(_read(encoded, _import_pydicom()))
+
+
+def decode_dicom(encoded: bytes, *, frame: int | None = None, name: str = "") -> Image.Image:
+    """One frame as a grey (``L``) or colour (``RGB``) image.
+
+    ``frame`` counts from 0 and has to be given where there are several; ``name`` is the file's, for the log. Raises
+    OSError, without any value of the header, for several frames without a choice, files without an image, damaged ones
+    and syntaxes that no installed decoder reads.
+    """
     pydicom = _import_pydicom()
-    try:
-        dataset = pydicom.dcmread(io.BytesIO(encoded), force=True, specific_tags=list(READ))
-        frames = int(dataset.get("NumberOfFrames") or 1)
-    except Exception as error:
-        raise OSError(f"a damaged DICOM file ({type(error).__name__})") from None
-    if frames > 1:
-        raise OSError(f"a DICOM file of {frames} frames; one frame a file is read: split it, or choose a frame")
-    if "Rows" not in dataset or "PixelData" not in dataset:
+    dataset = _read(encoded, pydicom)
+    frames = _frames(dataset)
+    if frames > 1 and frame is None:
+        raise OSError(
+            f"a DICOM file of {frames} frames, where one picture is needed. 'latentcap prepare frames FILE FOLDER' "
+            "writes each frame as a PNG: caption that folder, or choose one"
+        )
+    if "Rows" not in dataset or not any(key in dataset for key in PIXELS):
         raise OSError("a DICOM file without an image (a report, a structure or a directory)")
     try:
-        return _render(dataset, pydicom)
+        leave_out_nonsense(dataset, name or "a DICOM file")
+        return _render(dataset, pydicom, frame if frames > 1 else None)
     except Exception as error:  # decoders raise many types; their messages may quote the file
         syntax = getattr(getattr(dataset, "file_meta", None), "get", lambda *_: None)("TransferSyntaxUID")
-        name = getattr(syntax, "name", None) if syntax in pydicom.uid.UID_dictionary else None
-        raise OSError(f"a DICOM image that cannot be decoded ({type(error).__name__}; {name or 'unknown'})") from None
+        known = getattr(syntax, "name", None) if syntax in pydicom.uid.UID_dictionary else None
+        raise OSError(f"a DICOM image that cannot be decoded ({type(error).__name__}; {known or 'unknown'})") from None
 
 
-def _render(dataset: Any, pydicom: Any) -> Image.Image:
+def _read(encoded: bytes, pydicom: Any) -> Any:
+    try:
+        return pydicom.dcmread(io.BytesIO(encoded), force=True, specific_tags=list(READ))
+    except Exception as error:
+        raise OSError(f"a damaged DICOM file ({type(error).__name__})") from None
+
+
+def _frames(dataset: Any) -> int:
+    try:
+        return int(dataset.get("NumberOfFrames") or 1)
+    except Exception as error:
+        raise OSError(f"a damaged DICOM file ({type(error).__name__})") from None
+
+
+def _render(dataset: Any, pydicom: Any, frame: int | None) -> Image.Image:
     pixels = pydicom.pixels
     if "TransferSyntaxUID" not in getattr(dataset, "file_meta", {}):
         dataset.file_meta = pydicom.dataset.FileMetaDataset()
         dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
-    values = dataset.pixel_array
-    kind = str(dataset.PhotometricInterpretation)
+    values = dataset.pixel_array if frame is None else pixels.pixel_array(dataset, index=frame)
+    kind = str(dataset.get("PhotometricInterpretation") or GREY[1])
     if kind in GREY:
-        shown = _window(values, dataset, pixels)
-        return _image(1 - shown if kind == "MONOCHROME1" else shown)
+        padding = padding_of(values, dataset)
+        shown = brightness(values, dataset, pixels, padding)
+        shown = 1 - shown if kind == "MONOCHROME1" else shown
+        return _image(np.where(padding, 0, shown))
     if kind == "PALETTE COLOR":
         values = pixels.apply_color_lut(values, dataset)
         return _image(values / (255 if values.dtype == np.uint8 else 65535))
-    return _image(values / (2.0 ** int(dataset.BitsStored) - 1))
+    return _image(values / full_range(values))
 
 
-def _window(stored: np.ndarray, dataset: Any, pixels: Any) -> np.ndarray:
-    """Stored values (H, W) to brightness from 0 to 1 (H, W): modality, then values of interest."""
-    values = pixels.apply_modality_lut(stored, dataset)
-    if dataset.get("VOILUTSequence"):
-        bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
-        return pixels.apply_voi(values.astype(np.int64), dataset) / (2.0**bits - 1)
-    values = values.astype(np.float64)
-    if dataset.get("WindowCenter") is not None and dataset.get("WindowWidth") is not None:
-        centre, width = (_first(dataset[name].value) for name in ("WindowCenter", "WindowWidth"))
-        function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
-        if function == "SIGMOID":
-            return 1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -700, 700)))
-        if function == "LINEAR_EXACT":
-            return (values - centre) / width + 0.5
-        return (values - (centre - 0.5)) / max(width - 1, 1e-9) + 0.5
-    low, high = _range(stored, dataset)
-    return (values - low) / (high - low)
-
-
-def _range(stored: np.ndarray, dataset: Any) -> tuple[float, float]:
-    """The least and greatest value that the stored bits can hold, after the modality's rescale.
-
-    Upper bits that no pixel uses do not count: a CT often has 12 bits of values in 16, and would be all grey.
-    """
-    if dataset.get("ModalityLUTSequence"):
-        return 0.0, 2.0 ** int(dataset.ModalityLUTSequence[0].LUTDescriptor[2]) - 1
-    least, greatest = int(stored.min()), int(stored.max())
-    signed = least < 0
-    used = max(abs(least), abs(greatest)).bit_length() + signed
-    bits = min(int(dataset.BitsStored), max(8, used))
-    low, high = (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if signed else (0.0, 2.0**bits - 1)
-    slope, intercept = float(dataset.get("RescaleSlope") or 1), float(dataset.get("RescaleIntercept") or 0)
-    low, high = sorted((low * slope + intercept, high * slope + intercept))
-    return low, high
-
-
-def _first(value: Any) -> float:
-    """The first of several windows: a viewer's own choice."""
-    return float(value if isinstance(value, int | float | str) else value[0])
-
-
-def _image(brightness: np.ndarray) -> Image.Image:
+def _image(shown: np.ndarray) -> Image.Image:
     """0 to 1, (H, W) or (H, W, 3), to 8 bits."""
-    return Image.fromarray(np.round(np.clip(brightness, 0, 1) * 255).astype(np.uint8))
+    return Image.fromarray(np.round(np.clip(np.nan_to_num(shown), 0, 1) * 255).astype(np.uint8))
 
 
 def _import_pydicom() -> Any:

@@ -2,44 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from PIL import Image, ImageOps
+from latentcap.data.image import ImageRef
 
-from latentcap.data.dicom import decode_dicom, is_dicom
-
-
-@dataclass(frozen=True, slots=True)
-class ImageRef:
-    """Where the bytes of one image are: a file, a byte range of a tar archive, or memory.
-
-    Holding the byte range makes a tar archive random access: nothing is unpacked.
-    """
-
-    path: str
-    offset: int | None = None
-    size: int | None = None
-    name: str = ""
-    data: bytes | None = field(default=None, repr=False)
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.name}" if self.name else self.path
-
-    def read_bytes(self) -> bytes:
-        """The encoded image. Raises OSError where the file cannot be read."""
-        if self.data is not None:
-            return self.data
-        with open(self.path, "rb") as file:
-            if self.offset is None:
-                return file.read()
-            file.seek(self.offset)
-            return file.read(self.size)
-
-    def open(self) -> Image.Image:
-        """The decoded image: RGB, turned by its EXIF orientation. Raises OSError for anything unreadable."""
-        return decode_image(self.read_bytes())
+__all__ = ["Example", "ImageRef"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,30 +32,3 @@ class Example:
     labels: Mapping[str, str] = field(default_factory=dict)
     views: tuple[str, ...] = ()
     group: str | None = None
-
-
-def decode_image(encoded: bytes) -> Image.Image:
-    """Bytes, DICOM included, to an RGB image turned by its EXIF orientation. Raises OSError for what is no image."""
-    if is_dicom(encoded):
-        return decode_dicom(encoded).convert("RGB")
-    try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            return to_rgb(image)
-    except OSError:
-        raise
-    except Exception as error:  # Pillow's plugins raise many types for broken files
-        raise OSError(f"cannot decode image: {error}") from error
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Orientation applied; 16-bit scaled, not clipped; transparency laid on white; any mode to RGB."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith(("I", "F")):
-        low, high = image.getextrema()
-        span = (high - low) or 1  # type: ignore[operator]
-        image = image.point(lambda value: value * (255 / span) - low * 255 / span).convert("L")  # type: ignore[operator]
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")

@@ -18,7 +18,7 @@ from latentcap.data.batches.context import ContextBatch, ContextCollator, Contex
 from latentcap.data.batches.tokenizer import CaptionTokenizer
 from latentcap.data.batches.transforms import ImageConfig, fit_image, normalise
 from latentcap.data.errors import UserError
-from latentcap.data.example import ImageRef, to_rgb
+from latentcap.data.image import ImageRef, to_rgb
 from latentcap.inference.engine import choose_engine
 from latentcap.inference.folded_model import FoldedModel
 from latentcap.inference.precision import fast_dtype

@@ -122,7 +122,7 @@ def test_colour_files(name: str) -> None:
 
 
 def test_files_of_other_things_are_refused() -> None:
-    with pytest.raises(OSError, match=r"of 2 frames; one frame a file is read"):
+    with pytest.raises(OSError, match=r"of 2 frames, .*latentcap prepare frames"):
         decode_dicom((FILES / "SC_rgb_rle_2frame.dcm").read_bytes())
     with pytest.raises(OSError, match=r"without an image"):
         decode_dicom((FILES / "reportsi.dcm").read_bytes())
@@ -250,3 +250,67 @@ def test_the_feature_cache_holds_no_identifier(tmp_path: Path) -> None:
 def test_a_folder_of_dicom_files_is_listed(tmp_path: Path) -> None:
     (tmp_path / "a.dcm").write_bytes(make(RAMP))
     assert [image.name for image in iter_images(str(tmp_path))] == ["a.dcm"]
+
+
+def test_nonsense_in_headers_is_ignored_with_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    plain = shown(make(RAMP, BitsStored=12)).tolist()
+    odd = [{"WindowCenter": 2048, "WindowWidth": width} for width in (0, -5)]
+    odd += [{"RescaleSlope": 0, "RescaleIntercept": 0}]
+    for elements in odd:
+        caplog.clear()
+        image = ImageRef("scans/x.dcm", data=make(RAMP, BitsStored=12, **elements)).open()
+        assert np.asarray(image)[..., 0].tolist() == plain
+        assert "x.dcm: its" in caplog.text
+        assert "ignored" in caplog.text
+
+
+def test_padding_is_black_and_sets_no_range() -> None:
+    for value, limit in ((65535, None), (65000, 65535)):
+        padded = RAMP.copy()
+        padded[:8] = value
+        more = {} if limit is None else {"PixelPaddingRangeLimit": limit}
+        for kind in ("MONOCHROME2", "MONOCHROME1"):
+            encoded = make(padded, PixelPaddingValue=value, PhotometricInterpretation=kind, **more)
+            plain = shown(make(RAMP, BitsStored=12, PhotometricInterpretation=kind))
+            np.testing.assert_array_equal(shown(encoded)[8:], plain[8:])
+            assert not shown(encoded)[:8].any()
+
+
+def test_a_hot_pixel_does_not_darken_the_rest() -> None:
+    hot = RAMP.copy()
+    hot[0, :3] = 65535
+    np.testing.assert_array_equal(shown(make(hot))[1:], shown(make(RAMP, BitsStored=12))[1:])
+
+
+def test_a_table_of_values_that_says_more_bits_than_it_has() -> None:
+    table = Dataset()
+    table.LUTDescriptor = [4096, 0, 16]
+    table.LUTData = np.arange(4096, dtype=np.uint16).tobytes()
+    table["LUTDescriptor"].VR, table["LUTData"].VR = "US", "OW"
+    np.testing.assert_array_equal(
+        shown(make(RAMP, BitsStored=12, VOILUTSequence=[table])), shown(make(RAMP, BitsStored=12))
+    )
+
+
+def test_frames_are_written_one_by_one(tmp_path: Path) -> None:
+    film = np.stack([RAMP // 2, RAMP, RAMP])
+    (tmp_path / "film.dcm").write_bytes(make(film, BitsStored=12, NumberOfFrames="3"))
+    assert prepare(["frames", str(tmp_path / "film.dcm"), str(tmp_path / "out")]) == 0
+    pictures = sorted((tmp_path / "out").iterdir())
+    assert [path.name for path in pictures] == ["film-0001.png", "film-0002.png", "film-0003.png"]
+    np.testing.assert_array_equal(np.asarray(Image.open(pictures[1])), shown(make(RAMP, BitsStored=12)))
+    (tmp_path / "no.dcm").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"no\.dcm: not a DICOM file"):
+        prepare(["frames", str(tmp_path / "no.dcm"), str(tmp_path / "out")])
+
+
+def test_a_targa_that_begins_as_dicom_may_is_none() -> None:
+    for start in (b"\x02\x00\x02\x00", b"\x08\x00\x02\x00", b"\x08\x00\x0a\x00"):
+        pixels = bytes(range(256)) * 12
+        targa = start + bytes(8) + (32).to_bytes(2, "little") * 2 + b"\x18\x00" + pixels
+        assert not is_dicom(targa)
+    bare = make(RAMP)[132:]
+    assert is_dicom(bare)
+    assert is_dicom(bare[:512])
+    implicit = b"\x08\x00\x05\x00\x0a\0\0\0ISO_IR 100\x08\x00\x16\x00\x02\0\0\x001\0\x08\x00\x18\x00\x02\0\0\x002\0"
+    assert is_dicom(implicit + bytes(400))

@@ -5,7 +5,6 @@ Everything here is Pillow and torch, so that a program that captions starts with
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -18,9 +17,8 @@ from PIL import Image, ImageEnhance
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from latentcap.data.dicom import is_dicom
 from latentcap.data.errors import UserError, did_you_mean
-from latentcap.data.example import ImageRef, decode_image, to_rgb
+from latentcap.data.image import ImageRef, decode_image
 
 CropMode = Literal["resize", "crop", "pad"]
 
@@ -154,28 +152,18 @@ class Augmentation:
                 raise UserError(f"{name}={getattr(self, name)} must be from 0 to 1")
 
 
-def decode_for(encoded: bytes, config: ImageConfig) -> Image.Image:
+def decode_for(encoded: bytes, config: ImageConfig, *, name: str = "") -> Image.Image:
     """Bytes to an RGB image, upright. A JPEG much larger than ``config`` needs is decoded at 1/2, 1/4 or 1/8 size.
 
     Raises:
         OSError: for anything that is no image.
     """
-    if is_dicom(encoded):
-        return decode_image(encoded)
-    side = math.ceil(DRAFT_MARGIN * max(config.size))
-    try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            image.draft(None, (side, side))  # the mode stays; formats other than JPEG ignore it
-            return to_rgb(image)
-    except OSError:
-        raise
-    except Exception as error:  # Pillow's plugins raise many types for broken files
-        raise OSError(f"cannot decode image: {error}") from error
+    return decode_image(encoded, name=name, side=math.ceil(DRAFT_MARGIN * max(config.size)))
 
 
 def load_image(ref: ImageRef, config: ImageConfig) -> Image.Image:
     """:func:`decode_for` of what ``ref`` refers to. Raises OSError for anything unreadable."""
-    return decode_for(ref.read_bytes(), config)
+    return decode_for(ref.read_bytes(), config, name=str(ref))
 
 
 def eval_transform(config: ImageConfig) -> Callable[[Image.Image], Tensor]:

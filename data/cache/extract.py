@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from latentcap.data.cache.store import FeatureCache, entry_key
-from latentcap.data.example import ImageRef, decode_image
+from latentcap.data.image import ImageRef, decode_image
 
 FLUSH_SECONDS = 10.0  # a crash loses at most about this much work
 

@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from latentcap.data.check.report import Duplicate, Report, SplitCounts, Vocabulary
-from latentcap.data.example import Example, ImageRef, decode_image
+from latentcap.data.example import Example
+from latentcap.data.image import ImageRef, decode_image
 from latentcap.data.readers.splits import groups_in_two_splits
 from latentcap.data.words import split_words, unspaced_language
 
@@ -93,7 +94,7 @@ def _read_images(refs: Sequence[ImageRef], progress: Callable[[int, int], None] 
 def _read_image(ref: ImageRef) -> _Image:
     try:
         encoded = ref.read_bytes()
-        return _Image(digest=hashlib.sha256(encoded).hexdigest(), size=decode_image(encoded).size)
+        return _Image(digest=hashlib.sha256(encoded).hexdigest(), size=decode_image(encoded, name=str(ref)).size)
     except (OSError, ValueError) as error:  # ValueError: a path with a null character
         return _Image(error=getattr(error, "strerror", None) or str(error))
 

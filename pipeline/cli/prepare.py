@@ -1,6 +1,7 @@
-"""Look at a data set before training on it: ``latentcap prepare check DATA``.
+"""Look at a data set before training on it: ``latentcap prepare check DATA``. Exit code: 0 the data are clean, 1
+problems were found, 2 the data cannot be read.
 
-Exit code: 0 the data are clean, 1 problems were found, 2 the data cannot be read.
+``latentcap prepare frames FILE FOLDER`` writes the frames of a DICOM file as pictures.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from latentcap.data.check.examples import check_examples
+from latentcap.data.dicom import decode_dicom, frames_of, is_dicom
 from latentcap.data.errors import UserError, did_you_mean
 from latentcap.data.readers import FORMATS, Fields, read_examples
 
@@ -26,6 +28,13 @@ SECONDS_BETWEEN_LINES = 5.0
 def main(argv: Sequence[str] | None = None) -> int:
     """The program. Returns its exit code. Raises UserError where the data cannot be read."""
     arguments = parse_arguments(argv)
+    if arguments.command == "frames":
+        return write_frames(arguments.file, arguments.folder)
+    return check(arguments)
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Read and check a data set, print what was found. Returns the exit code."""
     examples = read_examples(
         arguments.data,
         format=arguments.format,
@@ -69,7 +78,28 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         f"report=impression; fields: {', '.join(FIELD_NAMES)}",
     )
     check.add_argument("--json", type=Path, metavar="FILE", help="write the whole report there too")
+    frames = commands.add_parser(
+        "frames", help="write each frame of a DICOM file as a PNG", description="Write each frame of a DICOM file."
+    )
+    frames.add_argument("file", type=Path, help="a DICOM file, such as a film of ultrasound")
+    frames.add_argument("folder", type=Path, help="where to write NAME-0001.png, NAME-0002.png, ...")
     return parser.parse_args(argv)
+
+
+def write_frames(file: Path, folder: Path) -> int:
+    """Every frame of a DICOM file as ``NAME-0001.png``, ... Raises UserError where it is none, or cannot be written."""
+    try:
+        encoded = file.read_bytes()
+        if not is_dicom(encoded):
+            raise UserError(f"{file}: not a DICOM file.")
+        folder.mkdir(parents=True, exist_ok=True)
+        count = frames_of(encoded)
+        for frame in range(count):
+            decode_dicom(encoded, frame=frame, name=file.name).save(folder / f"{file.stem}-{frame + 1:04d}.png")
+    except OSError as error:
+        raise UserError(f"{error.filename or file}: {error.strerror or error}.") from None
+    print(f"{count:,} pictures: {folder}", file=sys.stderr)
+    return 0
 
 
 def parse_fields(assignments: Sequence[str]) -> Fields:

@@ -11,8 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from latentcap.data.example import ImageRef, to_rgb
 from latentcap.data.files import written_whole
+from latentcap.data.image import ImageRef, to_rgb
 from latentcap.pages.html import embedded, page_around_content
 
 CHUNK = 50  # records of one script element

@@ -1,0 +1,110 @@
+"""Images: where their bytes are, and from bytes to 8-bit RGB, upright."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from latentcap.data.dicom import decode_dicom, is_dicom
+from latentcap.data.kinds import plugin_of, what_it_is
+from latentcap.data.pixels import deep_colour, has_alpha, is_deep_colour, no_data_of, spread
+from latentcap.data.tiff import decode_tiff, is_tiff, needs_more_than_pillow
+
+GREY_OF_MANY_BITS = ("I", "F")  # how the names of such modes begin
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """Where the bytes of one image are: a file, a byte range of a tar archive, or memory.
+
+    Holding the byte range makes a tar archive random access: nothing is unpacked.
+    """
+
+    path: str
+    offset: int | None = None
+    size: int | None = None
+    name: str = ""
+    data: bytes | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.name}" if self.name else self.path
+
+    def read_bytes(self) -> bytes:
+        """The encoded image. Raises OSError where the file cannot be read."""
+        if self.data is not None:
+            return self.data
+        with open(self.path, "rb") as file:
+            if self.offset is None:
+                return file.read()
+            file.seek(self.offset)
+            return file.read(self.size)
+
+    def open(self) -> Image.Image:
+        """The decoded image: RGB, turned by its EXIF orientation. Raises OSError for anything unreadable."""
+        return decode_image(self.read_bytes(), name=str(self))
+
+
+def decode_image(encoded: bytes, *, name: str = "", side: int | None = None) -> Image.Image:
+    """Bytes of any kind, DICOM included, to an RGB image turned by its EXIF orientation.
+
+    ``name`` is that of the file, for messages. A JPEG much larger than ``side`` pixels is decoded at a half, a quarter
+    or an eighth of its size. Raises OSError, which says what it is instead, for what is no image.
+    """
+    if is_dicom(encoded):
+        return decode_dicom(encoded, name=os.path.basename(name)).convert("RGB")
+    try:
+        with _open(encoded) as image:
+            if side is not None:
+                image.draft(None, (side, side))  # the mode stays; formats other than JPEG ignore it
+            return decode_tiff(encoded).convert("RGB") if needs_more_than_pillow(image) else to_rgb(image)
+    except UnidentifiedImageError:
+        if is_tiff(encoded):
+            return decode_tiff(encoded).convert("RGB")
+        raise OSError(what_it_is(encoded, name)) from None
+    except OSError:
+        raise
+    except Exception as error:  # Pillow's plugins raise many types for broken files
+        raise OSError(f"cannot decode image: {error}") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Orientation applied; more than 8 bits scaled, not clipped; transparency laid on white; any mode to RGB.
+
+    Raises OSError where it cannot be decoded, or no pixel has a value.
+    """
+    no_data, transparent = no_data_of(image), has_alpha(image)
+    if is_deep_colour(image):
+        image = deep_colour(image)
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith(GREY_OF_MANY_BITS):
+        return Image.fromarray(spread(np.asarray(image), no_data=no_data)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "RGBa", "La") and not transparent:
+        bands = image.split()  # the last is infrared or the like
+        image = Image.merge("RGB", bands[:3]) if len(bands) > 3 else bands[0]
+    elif transparent or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def _open(encoded: bytes) -> Image.Image:
+    """Pillow's image, opened with a plugin where it needs one that is installed. Raises UnidentifiedImageError."""
+    try:
+        return Image.open(io.BytesIO(encoded))
+    except UnidentifiedImageError:
+        plugin = plugin_of(encoded)
+        if plugin is None:
+            raise
+        try:
+            module = importlib.import_module(plugin)
+        except ImportError:
+            raise UnidentifiedImageError from None
+        if plugin == "pillow_heif":
+            module.register_heif_opener()
+        return Image.open(io.BytesIO(encoded))
