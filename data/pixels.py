@@ -132,7 +132,7 @@ def _half(encoded: bytes, raw_mode: str) -> Image.Image:
     image = Image.open(io.BytesIO(encoded))
     assert isinstance(image, ImageFile.ImageFile)
     image.tile = [
-        tile._replace(args=raw_mode if isinstance(tile.args, str) else (raw_mode, *tile.args[1:]))
+        tile._replace(args=raw_mode if isinstance(tile.args, str) else (raw_mode, *(tile.args or ())[1:]))
         for tile in image.tile
     ]
     image.load()

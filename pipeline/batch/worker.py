@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Self
 
 import torch
-from PIL import UnidentifiedImageError
 from torch import Tensor
 
 from latentcap.batch.image_file import check_file
@@ -127,9 +126,7 @@ class Worker:
 
 def failure(item: Input, error: Exception) -> Record:
     """The record of an input that has no caption."""
-    if isinstance(error, UnidentifiedImageError):
-        reason = "not an image, or of a kind that Pillow does not read"
-    elif isinstance(error, OSError):
+    if isinstance(error, OSError):
         reason = error.strerror or str(error)
     elif is_out_of_memory(error):
         reason = "out of memory, even with this image alone"
