@@ -19,6 +19,7 @@ from latentcap.data.batches.tokenizer import CaptionTokenizer
 from latentcap.data.batches.transforms import ImageConfig, fit_image, normalise
 from latentcap.data.errors import UserError
 from latentcap.data.image import ImageRef, to_rgb
+from latentcap.in_the_box import find_model
 from latentcap.inference.engine import choose_engine
 from latentcap.inference.folded_model import FoldedModel
 from latentcap.inference.precision import fast_dtype
@@ -71,7 +72,7 @@ class Caption:
 class Captioner:
     """A trained model with everything needed to caption.
 
-    >>> captioner = Captioner.from_pretrained("models/rsicd")
+    >>> captioner = Captioner.from_pretrained("rsicd")
     >>> captioner.caption(["airport.jpg"])[0].text
     """
 
@@ -120,6 +121,8 @@ class Captioner:
         """Load a model folder.
 
         Args:
+            folder: its path, or the name of a model in the box, such as "rsicd"; a model folder of that name
+                comes first.
             dtype: what the CNN and the products of the decoder are computed in; by default bfloat16 where the processor
                 has it.
             heads: a head budget such as "1+1": only the first visual + text heads are kept (all, by default).
@@ -129,7 +132,7 @@ class Captioner:
             UserError: the folder lacks a file, comes from another version, does not fit its own config, or has fewer
                 heads.
         """
-        saved = SavedModel.read(Path(folder))
+        saved = SavedModel.read(find_model(folder))
         if heads is not None:
             set_budget(saved.model, *parse_budget(heads))
         captioner = cls(

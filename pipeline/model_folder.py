@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from latentcap.data.errors import UserError
+from latentcap.in_the_box import model_names
 
 FORMAT_VERSION = 1
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
@@ -15,7 +16,10 @@ FILES = ("config.json", "model.safetensors", "tokenizer.json")
 def read_config(folder: Path) -> dict[str, Any]:
     """The ``config.json`` of a model folder. Raises UserError where the folder is not whole or not ours."""
     if not folder.is_dir():
-        raise UserError(f"model folder '{folder}' does not exist. Train one with latentcap train, or give its path.")
+        raise UserError(
+            f"model folder '{folder}' does not exist. Train one with latentcap train, give its path, or a name in the "
+            f"box: {', '.join(model_names())}."
+        )
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise UserError(f"model folder '{folder}' lacks {', '.join(missing)}: it must hold {', '.join(FILES)}.")

@@ -140,7 +140,7 @@ def test_until_texts() -> None:
     [
         (["--steps", "-1"], "--steps -1"),
         (["--output", "{model}"], "the full model is still needed"),
-        (["--recipe", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        (["--recipe", "nowhere.yaml"], "recipe .nowhere.yaml. does not exist"),
         (["--data", "nowhere"], "nowhere"),
     ],
 )

@@ -140,7 +140,8 @@ def test_the_command_line_accepts_what_the_wandb_sweep_gives(capsys: pytest.Capt
 
 def test_the_wandb_sweep_names_settings_that_exist_and_fit() -> None:
     sweep = yaml.safe_load(Path("configs/sweeps/heads.yaml").read_text(encoding="utf-8"))
-    assert sweep["program"] == "scripts/train.py"
+    assert sweep["program"] == "latentcap"
+    assert sweep["command"][1:4] == ["${program}", "train", "fit"]
     assert sweep["metric"] == {"name": "val/CIDEr-D", "goal": "maximize"}
     parameters = dict(sweep["parameters"])
     assert len(parameters.pop("seed_everything")["values"]) >= 3

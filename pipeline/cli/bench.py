@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from latentcap.cli.model_option import add_model_option
 from latentcap.data.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("benchmark", nargs="?", choices=(*BENCHMARKS, "all"), default="all", help="which to run (default: %(default)s)")
-    add("--model", type=Path, default=Path("models/rsicd"), metavar="FOLDER", help="model folder for captioning")
+    add_model_option(parser, more="; for captioning and batch")
     add("--images", type=Path, metavar="FOLDER|TAR", help="images to caption (default: scenes that are drawn for it)")
     add("--repeats", type=int, default=5, metavar="N", help="measurements of each contender (default: %(default)s)")
     add("--threads", type=int, metavar="N", help="CPU threads (default: PyTorch's choice)")

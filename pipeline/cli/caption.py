@@ -1,4 +1,4 @@
-"""Caption images: ``latentcap caption photos/ --model models/rsicd --output captions.jsonl``
+"""Caption images: ``latentcap caption photos/ --output captions.jsonl``
 
 Every caption is kept as soon as it is known. Run again, it goes on where it was stopped. Images that cannot be read
 never stop it: they are listed, with reasons, in ``captions.jsonl.run/errors.jsonl``.
@@ -92,7 +92,7 @@ def caption(options: argparse.Namespace, shard: Shard, make_engine: MakeEngine) 
             folder.clear()
         run = Run(inputs, output, folder, block=engine.block(few), quiet=options.quiet)
         folder.begin(wanted, empty=not run.summary.resumed)
-        folder.update(inputs=options.images, model_folder=options.model)
+        folder.update(inputs=options.images, model_folder=str(options.model))
         announce(options, shard, output, run.summary)
         summary = run(engine.map, total=inputs.count_beside())
         report(summary, folder, output, quiet=options.quiet)
@@ -108,7 +108,7 @@ def caption(options: argparse.Namespace, shard: Shard, make_engine: MakeEngine) 
 
 def choose_inputs(options: argparse.Namespace, shard: Shard, *, whole_tars: bool) -> Inputs:
     """The images and what is known of each. Raises UserError where there are none."""
-    config = read_config(Path(options.model))
+    config = read_config(options.model)
     columns = Columns(
         image=options.image_column,
         context=options.context_column,
@@ -186,7 +186,7 @@ def choose_output(options: argparse.Namespace, kind: str, shard: Shard) -> tuple
 def worker_settings(options: argparse.Namespace, *, keep_images: bool) -> WorkerSettings:
     """What each process that captions loads and writes."""
     return WorkerSettings(
-        options.model,
+        str(options.model),
         device=options.device or "",
         dtype=options.dtype,
         engine=options.engine,
@@ -219,7 +219,7 @@ def settings(options: argparse.Namespace, kind: str, shard: Shard) -> dict[str, 
         else {}
     )
     return {
-        "model": model_hash(Path(options.model)),
+        "model": model_hash(options.model),
         "heads": options.heads,
         "format": kind,
         "prefix": options.prefix,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from latentcap.batch.outputs import EXISTING, FORMATS
 from latentcap.batch.settings import BATCH
+from latentcap.cli.model_option import add_model_option
 from latentcap.cli.search_options import add_search_options
 from latentcap.config import ENGINES
 
@@ -41,7 +42,7 @@ def add_caption_options(parser: argparse.ArgumentParser, *, format: str | None =
         help="image files, folders (with all below them), tars, patterns (*, {000..099}), tables (.jsonl, .csv, "
         ".parquet) with a column of images, @list.txt, or - for a list on standard input",
     )
-    add("--model", required=True, metavar="FOLDER", help="model folder, such as models/rsicd")
+    add_model_option(parser)
     add(
         "--heads",
         metavar="V+T",

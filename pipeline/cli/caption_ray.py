@@ -1,4 +1,4 @@
-"""Caption images on a Ray cluster: ``latentcap caption-ray photos/ --model rsicd --output captions/``"""
+"""Caption images on a Ray cluster: ``latentcap caption-ray photos/ --output captions/``"""
 
 from __future__ import annotations
 

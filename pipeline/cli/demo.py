@@ -27,11 +27,12 @@ from latentcap.data.errors import UserError
 from latentcap.data.example import ImageRef
 from latentcap.data.jsonl import open_jsonl, read_jsonl, write_jsonl
 from latentcap.data.scenes import render_scenes
+from latentcap.in_the_box import find_recipe
 from latentcap.metrics import caption_scores, tokenize
 from latentcap.pages.gallery import write_gallery
 from latentcap.progress import Progress
 
-CONFIG = Path(__file__).parents[2] / "configs" / "scenes.yaml"
+CONFIG = find_recipe("scenes")
 STEPS = ("Rendering scenes", "Training", "Captioning the test scenes", "Scoring", "Gallery")
 SHOWN_SCORES = ("BLEU-4", "ROUGE-L", "CIDEr-D")
 MODEL, WITHHELD, FREQUENT = "model", "model, context withheld", "most frequent caption"
@@ -47,7 +48,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--folder", type=Path, default=Path("runs/demo"), help="where everything goes (default: %(default)s)")
     add("--train", type=int, default=4000, metavar="N", help="training scenes to draw (default: %(default)s)")
     add("--test", type=int, default=300, metavar="N", help="val scenes, and test scenes (default: %(default)s)")
-    add("--epochs", type=int, metavar="N", help="how often each is trained on (default: as configs/scenes.yaml)")
+    add("--epochs", type=int, metavar="N", help="how often each is trained on (default: as the recipe scenes says)")
     options = parser.parse_args(arguments)
     for name in ("train", "test", "epochs"):
         value = getattr(options, name)
@@ -264,7 +265,7 @@ def next_commands(folder: Path) -> list[str]:
     program = "latentcap" if program.startswith(os.pardir) else program
     val, model, output = folder / "scenes" / "val", folder / "model", folder / "val.jsonl"
     ask = ["caption", str(val), "--model", str(model), "--output", str(output), "--context"]
-    own = ["train", "fit", "--config", os.path.relpath(CONFIG), "--data.train", "MY_IMAGES"]
+    own = ["train", "fit", "--config", CONFIG.stem, "--data.train", "MY_IMAGES"]
     return [
         shlex.join([program, *ask, "what is on the left?"]),
         shlex.join([program, *own, "--trainer.default_root_dir", "runs/mine"]),

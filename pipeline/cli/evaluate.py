@@ -60,7 +60,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--json", metavar="OUT", type=Path, help="also write everything to this file")
     beside = parser.add_argument_group("beside a model")
-    beside.add_argument("--model", metavar="FOLDER", help="model folder: adds the nearest neighbour and the ablations")
+    beside.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="its folder, or its name in the box: adds what it has to beat",
+    )
     beside.add_argument("--image-only", metavar="FOLDER", help="a model trained without context, to compare with")
     beside.add_argument("--context-only", metavar="FOLDER", help="a model trained with sees_image: false")
     beside.add_argument(

@@ -1,4 +1,4 @@
-"""See where each head looked:  latentcap explain photos/ --model models/rsicd --output report.html
+"""See where each head looked:  latentcap explain photos/ --model rsicd --output report.html
 
 One HTML file that works offline: for every word and head, a map over the image or weights over context and words.
 Exit code: 0 all images are explained, 1 none could be, 2 a mistake in the command, 3 some could not be read.
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from latentcap.cli.model_option import add_model_option
 from latentcap.data.errors import UserError, did_you_mean
 from latentcap.data.listing import Listed, iter_images
 from latentcap.data.readers.fields import to_number
@@ -33,7 +34,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("images", nargs="+", metavar="IMAGES", help="image files, folders, tars, patterns")
-    add("--model", required=True, metavar="FOLDER", help="model folder, such as models/rsicd")
+    add_model_option(parser)
     add("--output", required=True, type=Path, metavar="HTML", help="the page to write")
     add("--context", metavar="TEXT", help="what is known besides the image, for all images")
     add(

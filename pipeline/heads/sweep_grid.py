@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from latentcap.data.errors import UserError
+from latentcap.in_the_box import find_recipe
 
 STUDIES = ("heads", "split", "latent", "dropout", "routing")
 HEADS = (1, 2, 4, 6, 8, 12)
@@ -75,17 +74,14 @@ def variants(studies: Sequence[str]) -> list[Variant]:
 
 
 def embed_dim(arguments: Sequence[str]) -> int:
-    """``model.model.decoder.embed_dim`` as the arguments of ``train.py`` set it. Raises UserError for a bad recipe."""
+    """``model.model.decoder.embed_dim`` as arguments of ``train fit`` set it. Raises UserError for a bad recipe."""
     found, key = EMBED_DIM, "--model.model.decoder.embed_dim"
     joined = [part for argument in arguments for part in argument.split("=", 1)]
     for name, value in pairwise(joined):
         if name == key:
             found = int(value)
         elif name in ("--config", "-c"):
-            path = Path(value)
-            if not path.is_file():
-                raise UserError(f"--config {value}: the recipe does not exist. Give one, such as configs/scenes.yaml.")
-            node: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+            node: Any = yaml.safe_load(find_recipe(value).read_text(encoding="utf-8"))
             for part in ("model", "model", "decoder"):
                 node = node.get(part) if isinstance(node, dict) else None
             found = (node or {}).get("embed_dim", found)

@@ -26,6 +26,7 @@ from latentcap.data.batches.tokenizer import CaptionTokenizer
 from latentcap.data.batches.transforms import ImageConfig
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
+from latentcap.in_the_box import find_model
 from latentcap.inference.engine import Network, inference_backbone, inference_frozen_layers
 from latentcap.inference.precision import fast_dtype
 from latentcap.metrics import CaptionMetrics
@@ -51,7 +52,8 @@ class CaptionModule(L.LightningModule):
         model: the model's settings. Left out when ``start_from`` is given, they are those of that folder.
         optim: the training settings.
         search: how validation captions are searched for, and what the model folder proposes.
-        start_from: a model folder whose weights are the start; what both have (words, fields, labels) is found by name.
+        start_from: a model folder, or the name of one in the box, whose weights are the start; what both have (words,
+            fields, labels) is found by name.
     """
 
     def __init__(
@@ -63,14 +65,15 @@ class CaptionModule(L.LightningModule):
         start_from: str | None = None,
     ) -> None:
         super().__init__()
+        start = find_model(start_from) if start_from else None
         if model is None:
-            model = read_settings(Path(start_from)) if start_from else ModelConfig()
-        elif start_from:
-            check_sizes(model, Path(start_from))
+            model = read_settings(start) if start else ModelConfig()
+        elif start:
+            check_sizes(model, start)
         self.config = model
         self.optim = optim or OptimConfig()
         self.search = search or SearchConfig(max_length=model.decoder.max_length)
-        self.start_from = start_from
+        self.start_from = start
         self.model: CaptionModel | None = None
         self.metrics = CaptionMetrics()
         self.captions: list[dict[str, Any]] = []
@@ -86,7 +89,7 @@ class CaptionModule(L.LightningModule):
             return
         data: CaptionData = self.trainer.datamodule  # type: ignore[attr-defined]
         if "train" in data.examples:
-            base = CaptionTokenizer.load(Path(self.start_from) / "tokenizer.json") if self.start_from else None
+            base = CaptionTokenizer.load(self.start_from / "tokenizer.json") if self.start_from else None
             self.tokenizer, fields = data.build_tokenizer(base), data.context_fields()
             names = data.fields.labels if self.optim.label_weight > 0 else ()
             self.model = CaptionModel(
@@ -109,7 +112,7 @@ class CaptionModule(L.LightningModule):
                 else None
             )
             if self.start_from:
-                self.started = start_model(self.model, Path(self.start_from), self.tokenizer, self.context_tokenizer)
+                self.started = start_model(self.model, self.start_from, self.tokenizer, self.context_tokenizer)
                 logger.info(self.started)
         elif self.start_from:
             captioner = Captioner.from_pretrained(self.start_from)
@@ -117,7 +120,8 @@ class CaptionModule(L.LightningModule):
             self.context_tokenizer = captioner.context_tokenizer
         else:
             raise UserError(
-                "nothing to validate or test: set model.start_from to a model folder (--model.start_from FOLDER)."
+                "nothing to validate or test: set model.start_from to a model folder, or to the name of one in the box "
+                "(--model.start_from FOLDER)."
             )
         self._stages = Stages(self.model, self.optim)
         self._prepare_data(data)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from latentcap.cli.model_option import add_model_option
 from latentcap.data.errors import UserError
 
 
@@ -19,14 +20,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description="Quality and latency under every head budget: only the first heads of each kind are kept.",
     )
     add = parser.add_argument
-    add(
-        "--model",
-        type=Path,
-        nargs="+",
-        required=True,
-        metavar="FOLDER",
-        help="model folder, trained with RandomHeadBudget; several: the same training with other seeds",
-    )
+    trained = "; trained with RandomHeadBudget; several: the same training with other seeds"
+    add_model_option(parser, required=True, more=trained, nargs="+")
     add("--data", nargs="+", required=True, metavar="SOURCE", help="data set, of which the split 'val' is captioned")
     add(
         "--heads",

@@ -9,7 +9,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from latentcap.cli.model_option import add_model_option
 from latentcap.data.errors import UserError
+from latentcap.in_the_box import find_recipe
 
 QUALITY = "CIDEr-D"
 
@@ -21,7 +23,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "model that is good enough. Stopped at any moment and run again, it goes on where it was.",
     )
     add = parser.add_argument
-    add("--model", type=Path, required=True, metavar="FOLDER", help="the model folder to prune")
+    add_model_option(parser, required=True)
     add("--data", nargs="+", required=True, metavar="SOURCE", help="data set: its splits 'train' and 'val' are used")
     add("--val", nargs="+", metavar="SOURCE", help="validation data, where they are not in --data")
     add("--output", type=Path, required=True, metavar="FOLDER", help="where the smaller model folder goes")
@@ -33,12 +35,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "heads=4: to 4 heads",
     )
     add("--steps", type=int, default=200, metavar="N", help="fine-tuning after each removal (default: 200 steps)")
-    add("--recipe", type=Path, metavar="YAML", help="the recipe that the model was trained with, for data and optim")
+    add("--recipe", metavar="RECIPE", help="the file or name of the recipe that the model was trained by: data, optim")
     add("--seed", type=int, default=0, help="of the fine-tuning (default: 0)")
     add("--cache", metavar="FOLDER", help="where regions are kept (default: ~/.cache/latentcap)")
     options = parser.parse_args(arguments)
     if options.steps < 0:
         raise UserError(f"--steps {options.steps}: give 0 (no fine-tuning) or more.")
+    if options.recipe is not None:
+        options.recipe = find_recipe(options.recipe)
     if options.output.resolve() == options.model.resolve():
         raise UserError("--output is the folder of --model: choose another, the full model is still needed.")
     return options

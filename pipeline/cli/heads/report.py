@@ -1,4 +1,4 @@
-"""What the heads of a model do:  latentcap heads report --model models/rsicd --data DATA --output heads.html
+"""What the heads of a model do:  latentcap heads report --model rsicd --data DATA --output heads.html
 
 Runs the model over the captions that people wrote (teacher forcing), one forward and one backward pass for each batch.
 """
@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from latentcap.cli.model_option import add_model_option
 from latentcap.data.errors import UserError
 
 
@@ -21,7 +22,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description="Entropy, peak, spread, what is read, similarity and importance of every head.",
     )
     add = parser.add_argument
-    add("--model", required=True, metavar="FOLDER", help="model folder, such as models/rsicd")
+    add_model_option(parser)
     add("--data", required=True, nargs="+", metavar="SOURCE", help="a data set with captions")
     add("--format", default="auto", help="the data set's format (default: found out)")
     add("--split", default="val", help="the split to look at (default: %(default)s)")

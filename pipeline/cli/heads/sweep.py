@@ -1,6 +1,6 @@
 """Train the grid of head counts, splits, latent sizes, latent dropout and routing, several seeds each, and compare.
 
-    latentcap heads sweep --output runs/sweep -- --config configs/scenes.yaml --data.train runs/scenes/data
+    latentcap heads sweep --output runs/sweep -- --config scenes --data.train runs/scenes/data
 
 What follows ``--`` are arguments of ``latentcap train fit``; each trial is one run of it in a process of its own. Run
 the same command again and it goes on where it stopped, in the middle of a training too.
@@ -59,7 +59,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if not options.training:
         raise UserError(
             "nothing to train: give the arguments of latentcap train fit after --, for example "
-            "-- --config configs/scenes.yaml --data.train runs/scenes/data"
+            "-- --config scenes --data.train runs/scenes/data"
         )
     return options
 

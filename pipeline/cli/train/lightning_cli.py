@@ -25,6 +25,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from latentcap.cli.train import VERBS
 from latentcap.data.batches.datamodule import CaptionData
 from latentcap.data.errors import UserError, did_you_mean
+from latentcap.in_the_box import find_recipe
 from latentcap.inference.precision import fast_dtype
 from latentcap.training.callbacks import EMA, Checkpoints, ModelFolder, RandomState
 from latentcap.training.lightning_messages import HARMLESS
@@ -91,6 +92,19 @@ class TrainCLI(LightningCLI):
             more = [] if asked in (None, True) else asked if isinstance(asked, list) else [asked]
             kwargs["logger"] = [CSVLogger(config.trainer.default_root_dir, name="", version=""), *more]
         return super().instantiate_trainer(**kwargs)
+
+
+def with_recipes(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the path of each recipe in place of its name. Raises UserError for one that does not exist."""
+    found = list(arguments)
+    for place, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if option in ("-c", "--config"):
+            if equals:
+                found[place] = f"{option}={find_recipe(value)}"
+            elif place + 1 < len(found):
+                found[place + 1] = str(find_recipe(found[place + 1]))
+    return found
 
 
 class ShortErrorParser(LightningArgumentParser):
@@ -177,7 +191,7 @@ def _train(arguments: Sequence[str]) -> int:
             "enable_model_summary": False,
             "log_every_n_steps": 20,
         },
-        args=list(arguments),
+        args=with_recipes(arguments),
     )
     folder = next((entry.folder for entry in cli.trainer.callbacks if isinstance(entry, ModelFolder)), None)  # type: ignore[attr-defined]
     if folder is not None:
