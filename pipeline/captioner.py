@@ -15,8 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from latentcap.data.batches.context import ContextBatch, ContextCollator, ContextFields
+from latentcap.data.batches.image_config import ImageConfig
 from latentcap.data.batches.tokenizer import CaptionTokenizer
-from latentcap.data.batches.transforms import ImageConfig, fit_image, normalise
+from latentcap.data.batches.transforms import fit_image, normalise
+from latentcap.data.batches.views import ViewSlots, in_slots
 from latentcap.data.errors import UserError
 from latentcap.data.image import ImageRef, to_rgb
 from latentcap.in_the_box import find_model
@@ -82,12 +84,14 @@ class Captioner:
         *,
         tokenizer: CaptionTokenizer,
         image: ImageConfig,
+        slots: ViewSlots | None = None,
         search: SearchConfig | None = None,
         context_tokenizer: Any = None,
     ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.image = image
+        self.slots = slots or ViewSlots(model.config.max_views)
         self.search = search or SearchConfig(max_length=model.config.decoder.max_length)
         self.transform = partial(fit_image, config=image)
         self.context_tokenizer = context_tokenizer
@@ -139,6 +143,7 @@ class Captioner:
             saved.model.to(device),
             tokenizer=saved.tokenizer,
             image=saved.image,
+            slots=saved.slots,
             search=saved.search,
             context_tokenizer=saved.context_tokenizer,
         )
@@ -154,7 +159,7 @@ class Captioner:
         ``README.md``, the model card, is written where ``card`` gives its text. The config is written last: a folder
         with one is whole.
         """
-        saved = SavedModel(self.model, self.tokenizer, self.image, self.search, self.context_tokenizer)
+        saved = SavedModel(self.model, self.tokenizer, self.image, self.slots, self.search, self.context_tokenizer)
         saved.write(Path(folder), half=half, card=card)
 
     # Captioning --------------------------------------------------------------------------------------------------
@@ -166,6 +171,7 @@ class Captioner:
         *,
         numbers: Sequence[Mapping[str, float | None]] | None = None,
         categories: Sequence[Mapping[str, str | None]] | None = None,
+        views: Sequence[Sequence[str]] | None = None,
         batch_size: int = 16,
         return_attention: bool = False,
         **search: Any,
@@ -176,6 +182,7 @@ class Captioner:
             images: PIL images or paths; a sequence of them in place of one is several views of one example.
             context: what is known of each image, or one text for all.
             numbers, categories: named fields of each image; a field that is absent or None is missing.
+            views: the names of each example's views (``["lateral"]``), where the model was trained with named ones.
             batch_size: images that go through the CNN at once.
             return_attention: fill ``visual_attention`` and ``text_attention``.
             search: settings of :class:`SearchConfig` (beam_size, max_length, ...) that differ from the model's own.
@@ -188,19 +195,25 @@ class Captioner:
         if isinstance(images, str | Path | Image.Image | ImageRef):
             raise UserError("caption() takes a list of images. For one image: caption([image]).")
         contexts = [context] * len(images) if isinstance(context, str) or context is None else list(context)
-        for name, values in (("context", contexts), ("numbers", numbers), ("categories", categories)):
+        for name, values in (
+            ("context", contexts),
+            ("numbers", numbers),
+            ("categories", categories),
+            ("views", views),
+        ):
             if values is not None and len(values) != len(images):
                 raise UserError(f"{name} has {len(values)} entries for {len(images)} images: give one for each image.")
         captions: list[Caption] = []
         for start in range(0, len(images), batch_size):
             window = slice(start, start + batch_size)
-            views = [[self._tensor(view) for view in _views(image)] for image in images[window]]
+            tensors = [[self._tensor(view) for view in _views(image)] for image in images[window]]
             batch = self.collate_context(
                 contexts[window],
                 numbers=None if numbers is None else numbers[window],
                 categories=None if categories is None else categories[window],
             )
-            captions += self.caption_tensors(views, batch, config, return_attention=return_attention)
+            named = None if views is None else views[window]
+            captions += self.caption_tensors(tensors, batch, config, named=named, return_attention=return_attention)
         return captions
 
     def search_config(self, **changes: Any) -> SearchConfig:
@@ -219,12 +232,16 @@ class Captioner:
         context: ContextBatch,
         config: SearchConfig,
         *,
+        named: Sequence[Sequence[str]] | None = None,
         return_attention: bool = False,
     ) -> list[Caption]:
-        """Caption transformed images: for each example its views, each what ``transform`` gives, bytes (3, H, W)."""
+        """Caption transformed images: for each example its views, each what ``transform`` gives, bytes (3, H, W).
+
+        ``named`` are the views' names, empty for an example where nobody knows them.
+        """
         seeds = [pixel_seed(example) for example in views] if config.sample else None
         with torch.inference_mode():
-            memory = self.encode(views, context)
+            memory = self.encode(views, context, named=named)
             found = search_captions(
                 self.model,
                 memory,
@@ -241,37 +258,34 @@ class Captioner:
                     caption.label_scores = {name: round(share, 4) for name, (_, share) in guess.items()}
         return captions
 
-    def encode(self, views: list[list[Tensor]], context: ContextBatch | None) -> Memory:
+    def encode(
+        self,
+        views: list[list[Tensor]],
+        context: ContextBatch | None,
+        *,
+        named: Sequence[Sequence[str]] | None = None,
+    ) -> Memory:
         """Views and context to the memory that words are written from. The CNN runs on existing views only."""
-        counts = [len(example) for example in views]
-        most = max(counts)
-        if most > self.model.config.max_views:
-            raise UserError(
-                f"{most} views of one example were given and the model was trained with at most "
-                f"{self.model.config.max_views}."
-            )
+        named = named or [()] * len(views)
+        slots = [self.slots.place(len(example), names) for example, names in zip(views, named, strict=True)]
+        most = 1 + max(slot for row in slots for slot in row)
         context = None if context is None else context.to(self.device)
         size = max(1, CPU_BATCH // most) if self.device.type == "cpu" else len(views)
         parts = []
         for start in range(0, len(views), size):
             rows = slice(start, start + size)
-            regions, mask = self._regions(views[rows], most)
+            regions, mask = self._regions(views[rows], slots[rows], most)
             known = None if context is None else context.rows(rows)
             parts.append(self.model.encode(regions=regions, view_mask=mask, context=known))
         return Memory.joined(parts)
 
-    def _regions(self, views: list[list[Tensor]], most: int) -> tuple[Tensor, Tensor]:
+    def _regions(self, views: list[list[Tensor]], slots: list[list[int]], most: int) -> tuple[Tensor, Tensor]:
         """Regions (B, most * cells, C), 0 for views that do not exist, and which exist, (B, most)."""
         backbone = self._folded.backbone(self.dtype, self.engine)
         pixels = torch.stack([view for example in views for view in example]).to(self.device)
         regions = backbone(normalise(pixels, self.image).unsqueeze(1))  # (sum of views, cells, C)
-        counts = torch.tensor([len(example) for example in views], device=self.device)
-        mask = torch.arange(most, device=self.device) < counts.unsqueeze(1)
-        if len(pixels) != mask.numel():
-            padded = regions.new_zeros(*mask.shape, *regions.shape[1:])
-            padded[mask] = regions
-            regions = padded
-        return regions.reshape(len(views), -1, regions.shape[-1]), mask
+        placed, mask = in_slots(regions, slots, size=most)
+        return placed.flatten(1, 2), mask
 
     def _tensor(self, image: ImageLike) -> Tensor:
         if isinstance(image, str | Path):

@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 
 from latentcap.config import ModelConfig
 from latentcap.data.batches.context import ContextFields, load_context_tokenizer
+from latentcap.data.batches.image_config import ImageConfig
 from latentcap.data.batches.tokenizer import CaptionTokenizer
-from latentcap.data.batches.transforms import ImageConfig
+from latentcap.data.batches.views import ViewSlots
 from latentcap.model.caption_model import CaptionModel
 from latentcap.model_folder import FORMAT_VERSION, read_config
 from latentcap.model_tensors import in_half, load_state, read_tensors
@@ -38,6 +39,12 @@ def read_fields(folder: Path) -> ContextFields:
     )
 
 
+def read_slots(folder: Path) -> ViewSlots:
+    """Where a folder's model has its views; those without names are in the order in which they are given."""
+    config = read_config(folder)
+    return ViewSlots(ModelConfig.from_dict(config["model"]).max_views, tuple(config.get("views", ())))
+
+
 @dataclass
 class SavedModel:
     """What a model folder holds.
@@ -46,6 +53,7 @@ class SavedModel:
         model: with its weights.
         tokenizer: of captions.
         image: how images are fitted and normalised.
+        slots: where views are put.
         search: how captions are searched for.
         context_tokenizer: of the context, where a transformers encoder reads that.
     """
@@ -53,6 +61,7 @@ class SavedModel:
     model: CaptionModel
     tokenizer: CaptionTokenizer
     image: ImageConfig
+    slots: ViewSlots
     search: SearchConfig
     context_tokenizer: Any = None
 
@@ -74,6 +83,7 @@ class SavedModel:
             model,
             tokenizer,
             image=ImageConfig.from_dict(config["image"]),
+            slots=read_slots(folder),
             search=SearchConfig.from_dict(config["search"]),
             context_tokenizer=load_context_tokenizer(context_folder) if context_folder.is_dir() else None,
         )
@@ -103,6 +113,7 @@ class SavedModel:
             "model": settings,
             "fields": {"numbers": fields.numbers, "categories": fields.categories},
             **({"labels": self.model.labels.classes} if self.model.labels is not None else {}),
+            **({"views": list(self.slots.names)} if self.slots.names else {}),
             "image": self.image.to_dict(),
             "search": self.search.to_dict(),
         }

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from latentcap.captioner import Captioner
 from latentcap.config import BackboneConfig, ContextConfig, DecoderConfig, FusionConfig, ModelConfig
 from latentcap.data.batches.context import ContextFields
+from latentcap.data.batches.image_config import ImageConfig
 from latentcap.data.batches.tokenizer import CaptionTokenizer
-from latentcap.data.batches.transforms import ImageConfig
 from latentcap.model.caption_model import CaptionModel
 
 WORDS = "a red green blue circle square star left right of the on and large small two three"
@@ -51,3 +53,9 @@ def real_data(name: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} does not exist")
     return folder
+
+
+def picture(width: int = 300, height: int = 200, seed: int = 0) -> Image.Image:
+    """Smooth random colour."""
+    small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)

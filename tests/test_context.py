@@ -13,7 +13,7 @@ from PIL import Image
 from latentcap.captioner import Captioner
 from latentcap.config import ContextConfig
 from latentcap.data.batches.context import ContextCollator, ContextFields, load_context_tokenizer
-from latentcap.data.batches.transforms import ImageConfig
+from latentcap.data.batches.image_config import ImageConfig
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
 from latentcap.model.caption_model import CaptionModel

@@ -14,7 +14,8 @@ from latentcap.cli.caption import main as caption
 from latentcap.cli.evaluate import main as evaluate
 from latentcap.cli.explain import main as explain
 from latentcap.cli.prepare import main as prepare
-from latentcap.data.batches.transforms import ImageConfig, load_image
+from latentcap.data.batches.image_config import ImageConfig
+from latentcap.data.batches.transforms import load_image
 from latentcap.data.dicom import decode_dicom, is_dicom
 from latentcap.data.errors import UserError
 from latentcap.data.example import ImageRef
@@ -237,7 +238,7 @@ def test_the_feature_cache_holds_no_identifier(tmp_path: Path) -> None:
         [*refs, ImageRef(str(with_file))],
         cache=cache,
         encode=lambda images: images.flatten(2).mT,
-        transform_for=lambda variant: eval_transform(config),
+        transform=lambda image, seed: eval_transform(config)(image),
         decode=lambda encoded: decode_for(encoded, config),
         workers=1,
     )

@@ -18,7 +18,7 @@ from latentcap.captioner import Caption, Captioner
 from latentcap.cli.explain import main
 from latentcap.config import FusionConfig
 from latentcap.data.batches.context import ContextFields
-from latentcap.data.batches.transforms import ImageConfig
+from latentcap.data.batches.image_config import ImageConfig
 from latentcap.data.errors import UserError
 from latentcap.pages.explain import bertviz_arguments, caption_record, context_names, write_page
 from latentcap.pages.explain.record import as_seen, packed

@@ -15,7 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from latentcap.data.batches.transforms import Augmentation, ImageConfig, decode_for, eval_transform, train_transform
+from latentcap.data.batches.augmentation import Augmentation, VariedImage
+from latentcap.data.batches.image_config import ImageConfig
+from latentcap.data.batches.transforms import decode_for, eval_transform
 from latentcap.data.cache.extract import ExtractReport, extract
 from latentcap.data.cache.store import FeatureCache, entry_key
 from latentcap.data.example import ImageRef
@@ -25,17 +27,13 @@ SHAPE = (4, 3)
 fork = multiprocessing.get_context("fork")
 
 
-def transform_for(variant: int) -> Any:
-    return train_transform(CONFIG, augmentation=Augmentation()) if variant else eval_transform(CONFIG)
-
-
 def encode(images: Tensor) -> Tensor:
     """Mean colour of each quarter: (B, 3, 16, 16) to (B, 4, 3)."""
     return torch.nn.functional.adaptive_avg_pool2d(images, 2).flatten(2).transpose(1, 2)
 
 
 def fill(refs: list[ImageRef], cache: FeatureCache, **options: Any) -> ExtractReport:
-    options = {"encode": encode, "transform_for": transform_for, "batch_size": 4, **options}
+    options = {"encode": encode, "transform": VariedImage(CONFIG, Augmentation()), "batch_size": 4, **options}
     return extract(refs, cache=cache, **options)
 
 
@@ -61,9 +59,9 @@ def cache(tmp_path: Path) -> FeatureCache:
     return FeatureCache(tmp_path / "cache", key="a", shape=SHAPE)
 
 
-def entries(cache: FeatureCache, refs: list[ImageRef], variant: int = 0) -> Tensor:
+def entries(cache: FeatureCache, refs: list[ImageRef], variant: int = 0, change: str = "") -> Tensor:
     digests = [digest for digest in cache.digests(refs) if digest]
-    return cache.read([entry_key(digest, variant) for digest in digests])
+    return cache.read([entry_key(digest, variant, change) for digest in digests])
 
 
 def test_every_entry_is_the_encoding_of_its_image(refs: list[ImageRef], cache: FeatureCache) -> None:
@@ -87,6 +85,17 @@ def test_augmented_variants_depend_on_neither_order_nor_threads(tmp_path: Path, 
     fill(refs[::-1], caches[1], variants=3, workers=4, batch_size=3)
     for variant in range(3):
         assert torch.equal(entries(caches[0], refs, variant), entries(caches[1], refs, variant))
+
+
+def test_another_augmentation_leaves_the_plain_variant(refs: list[ImageRef], cache: FeatureCache) -> None:
+    flips, turns = Augmentation(horizontal_flip=0.5), Augmentation(rotate90=True)
+    assert fill(refs, cache).computed == 10
+    for augmentation in (flips, turns):
+        report = fill(refs, cache, variants=2, change=augmentation.key, transform=VariedImage(CONFIG, augmentation))
+        assert (report.computed, report.reused) == (10, 10)
+    assert not torch.equal(entries(cache, refs, 1, flips.key), entries(cache, refs, 1, turns.key))
+    again = FeatureCache(cache.folder, key="a", shape=SHAPE)  # what is on disk, read anew
+    assert torch.equal(entries(again, refs, 1, turns.key), entries(cache, refs, 1, turns.key))
 
 
 def test_changed_images_are_computed_again_and_equal_ones_once(refs: list[ImageRef], cache: FeatureCache) -> None:

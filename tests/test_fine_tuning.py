@@ -11,8 +11,8 @@ from torch import Tensor
 from latentcap.captioner import Captioner
 from latentcap.config import BackboneConfig, DecoderConfig, FusionConfig
 from latentcap.data.batches.context import ContextFields
+from latentcap.data.batches.image_config import ImageConfig
 from latentcap.data.batches.tokenizer import CaptionTokenizer
-from latentcap.data.batches.transforms import ImageConfig
 from latentcap.data.errors import UserError
 from latentcap.model.caption_model import CaptionModel
 from latentcap.training.fine_tuning import start_model

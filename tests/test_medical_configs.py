@@ -108,6 +108,7 @@ def test_mimic_cxr_trains_from_another_models_folder(tmp_path: Path) -> None:
     start = f"--model.start_from={tmp_path / 'first' / 'model'}"
     captioner = fit("mimic_cxr", mimic(tmp_path / "data"), tmp_path / "run", start, "--trainer.max_epochs=3")
     assert captioner.model.config.backbone.trainable == "all"
+    assert captioner.slots.names == ("frontal", "lateral")
     assert {"effusion", "indication"} <= set(captioner.tokenizer.vocab)
 
 

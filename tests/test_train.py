@@ -93,25 +93,39 @@ def test_validate_and_test_score_a_model_folder(train: Runner) -> None:
         assert len((root / f"captions_{split}.jsonl").read_text().splitlines()) == count
 
 
-@pytest.mark.parametrize("stop", ["epoch", "middle"])
-def test_a_resumed_run_is_the_uninterrupted_one(train: Runner, stop: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = train("fit", "whole", "--trainer.max_epochs=3")
+LIVE = [
+    "--model.model.backbone.trainable=all",
+    "--data.workers=1",
+    "--data.augmentation.horizontal_flip=0.5",
+    "--model.optim.backbone_lr=0.01",
+    "--trainer.max_epochs=2",
+    "--trainer.check_val_every_n_epoch=2",
+]
+
+
+@pytest.mark.parametrize(("stop", "settings"), [(6, []), (8, []), (7, LIVE)], ids=["epoch", "middle", "live"])
+def test_a_resumed_run_is_the_uninterrupted_one(
+    train: Runner, stop: int, settings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of five batches an epoch, stopped before one of them; with images from the cache, and decoded by a worker."""
+    settings = ["--trainer.max_epochs=3", *settings]
+    whole = train("fit", "whole", *settings)
     from latentcap.training.module import CaptionModule
 
     original, batches = CaptionModule.training_step, []
 
     def interrupted(self: CaptionModule, batch: object, index: int) -> object:
         batches.append(index)
-        if len(batches) == (6 if stop == "epoch" else 8) and not done:
+        if len(batches) == stop and not done:
             raise KeyboardInterrupt
         return original(self, batch, index)  # type: ignore[arg-type]
 
     done: list[int] = []
     monkeypatch.setattr(CaptionModule, "training_step", interrupted)
     with pytest.raises((SystemExit, KeyboardInterrupt)):
-        train("fit", "parts", "--trainer.max_epochs=3")
+        train("fit", "parts", *settings)
     done.append(1)
-    parts = train("fit", "parts", "--trainer.max_epochs=3", "--ckpt_path=last")
+    parts = train("fit", "parts", *settings, "--ckpt_path=last")
     expected, found = weights(whole), weights(parts)
     assert expected.keys() == found.keys()
     for name, value in expected.items():
@@ -289,16 +303,6 @@ def test_a_mistake_is_one_short_message(train: Runner, args: list[str], message:
     assert len(text) < 700
     assert "Traceback" not in text
     assert text.count("\n") < 3
-
-
-def test_a_split_without_examples_says_which_there_are(train: Runner, tmp_path: Path) -> None:
-    data = tmp_path / "flat"
-    data.mkdir()
-    for index in range(3):
-        (data / f"{index}.jpg").write_bytes(next((train.scenes / "train").glob("*.jpg")).read_bytes())
-        (data / f"{index}.txt").write_text("a red circle")
-    with pytest.raises(UserError, match=r"no 'val' examples.*train \(3\)"):
-        train("fit", "run", f"--data.train={data}")
 
 
 @pytest.mark.slow

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 
 
 class Draw(NamedTuple):
-    """One example of a batch: its index, which of its texts are trained on, and which cached variant of its image."""
+    """One example of a batch: its index, which of its texts are trained on, and which variant of its images.
+
+    Variant 0 is the plain image. Every other number stands for one random change of it, always the same.
+    """
 
     example: int
     texts: tuple[int, ...]
@@ -30,13 +34,16 @@ class CaptionBatchSampler:
     """Batches of examples whose drawn captions are of like length, so that little is spent on padding.
 
     Every epoch draws ``captions_per_image`` texts of each example (a paraphrase with probability ``paraphrases``),
-    shuffles, sorts by length within windows of ``window`` batches, and shuffles the batches. Every rank takes its share
-    of each batch sequence: all ranks have equally many.
+    shuffles, sorts by length within windows of ``window`` batches, and shuffles the batches.
+
+    No example is left out of an epoch. Its batches are of one size, or differ by one example for each rank: as few as
+    hold all examples with at most ``batch_size`` in each. All ranks have equally many batches of equal sizes, for which
+    up to ``world - 1`` examples, drawn anew each epoch, are trained on twice.
 
     Args:
         weights: how often each example is drawn, relative to the others: an epoch then draws as many examples as there
             are, with repetition. None: each once.
-        variants: how many variants of each image there are; one is drawn for each example.
+        variants: how many variants of each image there are, the plain one included; one is drawn for each example.
         completed: how many batches of the epoch were trained on before the run was interrupted; they are skipped.
     """
 
@@ -63,7 +70,12 @@ class CaptionBatchSampler:
         self.epoch = 0
 
     def __len__(self) -> int:
-        return max(1, len(self.pools) // (self.batch_size * self.world))
+        return -(-self._of_each_rank // self.batch_size)
+
+    @property
+    def _of_each_rank(self) -> int:
+        """How many examples every rank has in an epoch."""
+        return -(-len(self.pools) // self.world)
 
     def set_epoch(self, epoch: int) -> None:
         """The epoch that the next pass is of."""
@@ -86,17 +98,19 @@ class CaptionBatchSampler:
             both = pool.captions + pool.paraphrases
             draws.append(Draw(int(index), texts, int(random.integers(self.variants))))
             lengths.append(max(both[text] for text in texts))
-        if len(draws) < self.batch_size * self.world:  # a small set: repeat it to fill one batch for each rank
-            copies = -(-self.batch_size * self.world // len(draws)) if self.world > 1 else 1
-            draws, lengths = draws * copies, lengths * copies
-        step = self.batch_size * self.world
-        batches = max(1, len(draws) // step)
-        span = step * self.window
-        order: list[int] = []
-        for start in range(0, len(draws), span):
-            chunk = list(range(start, min(start + span, len(draws))))
-            order += sorted(chunk, key=lambda at: lengths[at])
-        groups = [order[at * step : (at + 1) * step] for at in range(batches)]
+        for at in random.integers(count, size=self._of_each_rank * self.world - count):
+            draws.append(draws[at])
+            lengths.append(lengths[at])
+        size, larger = divmod(self._of_each_rank, len(self))
+        sizes = [(size + (number < larger)) * self.world for number in range(len(self))]
+        groups: list[list[int]] = []
+        start = 0
+        for first in range(0, len(sizes), self.window):
+            window = sizes[first : first + self.window]
+            order = sorted(range(start, start + sum(window)), key=lambda at: lengths[at])
+            ends = list(accumulate(window))
+            groups += [order[end - size : end] for end, size in zip(ends, window, strict=True)]
+            start += ends[-1]
         random.shuffle(groups)
         return [[draws[at] for at in group[self.rank :: self.world]] for group in groups]
 

@@ -39,8 +39,9 @@ def extract(
     *,
     cache: FeatureCache,
     encode: Callable[[Tensor], Tensor],
-    transform_for: Callable[[int], Callable[..., Tensor]],
+    transform: Callable[[Image.Image, int], Tensor],
     variants: int = 1,
+    change: str = "",
     decode: Callable[[bytes], Image.Image] = decode_image,
     batch_size: int = 8,
     workers: int = 2,
@@ -52,10 +53,11 @@ def extract(
         refs: the images; the same content twice is computed once.
         encode: images (B, 3, H, W) to regions (B, N, C) on the CPU, called in several threads under
             ``torch.inference_mode``.
-        transform_for: variant to the function that makes an RGB image a tensor (3, H, W). Variant 0 is called with the
-            image alone; others also with ``generator=``, a ``torch.Generator`` seeded by the image and the variant, so
-            that the result depends on neither order nor threads.
+        transform: an RGB image and a seed to a tensor (3, H, W). The seed of variant 0, the plain one, is 0; that of
+            others is a number of the image's content and the variant, so that the result depends on neither order nor
+            threads.
         variants: how many variants of each image: 0 up to this number, which is not included.
+        change: what ``transform`` does to variants other than 0, for :func:`entry_key`.
         decode: encoded bytes to an RGB image; OSError marks the image as unreadable.
         batch_size: entries that are encoded at once. On a CPU small batches stay in its cache.
         workers: threads that each read, decode, transform and encode.
@@ -72,12 +74,11 @@ def extract(
             report.unreadable.append((ref, _why_unreadable(ref)))
         else:
             same.setdefault(digest, []).append(ref)
-    wanted = [entry_key(digest, variant) for digest in same for variant in range(variants)]
+    wanted = [entry_key(digest, variant, change) for digest in same for variant in range(variants)]
     cache.refresh()
     if not cache.missing(wanted):  # a cache that nobody may write to can be read all the same
         report.reused = len(wanted)
         return report
-    transforms = [transform_for(variant) for variant in range(variants)]
     threads = torch.get_num_threads()
 
     def compute(chunk: list[tuple[str, list[int]]]) -> tuple[list[str], Tensor | None, list[tuple[ImageRef, str]]]:
@@ -92,15 +93,15 @@ def extract(
             except OSError as error:
                 unreadable += [(ref, str(error)) for ref in same[digest]]
                 continue
-            images += [_transformed(image, transforms[variant], digest, variant) for variant in numbers]
-            keys += [entry_key(digest, variant) for variant in numbers]
+            images += [transform(image, variant and _seed(digest, variant)) for variant in numbers]
+            keys += [entry_key(digest, variant, change) for variant in numbers]
         with torch.inference_mode():
             parts = [encode(torch.stack(images[at : at + batch_size])) for at in range(0, len(keys), batch_size)]
         return keys, torch.cat(parts) if parts else None, unreadable
 
     with cache.lock():
         cache.refresh()  # another process may have computed some while this one waited
-        todo = {digest: [v for v in range(variants) if entry_key(digest, v) not in cache] for digest in same}
+        todo = {digest: [v for v in range(variants) if entry_key(digest, v, change) not in cache] for digest in same}
         todo = {digest: numbers for digest, numbers in todo.items() if numbers}
         total = sum(map(len, todo.values()))
         cache.require_space(total)
@@ -152,11 +153,8 @@ def _why_unreadable(ref: ImageRef) -> str:
     return "could not be read at first, but can now; run again"
 
 
-def _transformed(image: Image.Image, transform: Callable[..., Tensor], digest: str, variant: int) -> Tensor:
-    if variant == 0:
-        return transform(image)
-    seed = int.from_bytes(hashlib.sha256(entry_key(digest, variant).encode()).digest()[:7], "big")
-    return transform(image, generator=torch.Generator().manual_seed(seed))
+def _seed(digest: str, variant: int) -> int:
+    return int.from_bytes(hashlib.sha256(entry_key(digest, variant).encode()).digest()[:7], "big")
 
 
 def _ahead(jobs: Iterator[tuple[int, Future[Any]]], count: int) -> Iterator[tuple[int, Future[Any]]]:

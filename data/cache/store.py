@@ -36,16 +36,19 @@ from torch import Tensor
 from latentcap.data.errors import UserError
 from latentcap.data.example import ImageRef
 
-KEY_LINE = re.compile(rb"[0-9a-f]{64}\.\d+")
+KEY_LINE = re.compile(rb"[0-9a-f]{64}\.\d+(\.[0-9a-f]+)?")
 FORMAT = 1  # of the files; another format gets another folder
 SETTLED_SECONDS = 2.0  # a file that changed more recently may change again without its times showing it
 
 logger = logging.getLogger(__name__)
 
 
-def entry_key(digest: str, variant: int = 0) -> str:
-    """The name of one entry: an image's content and how it was transformed (0: as for evaluating, else augmented)."""
-    return f"{digest}.{variant}"
+def entry_key(digest: str, variant: int = 0, change: str = "") -> str:
+    """The name of one entry: an image's content, and which variant of it: 0 as for evaluating, others augmented.
+
+    ``change`` names the augmentation in hex digits; the plain variant is the same under each.
+    """
+    return f"{digest}.{variant}.{change}" if variant and change else f"{digest}.{variant}"
 
 
 @dataclass(slots=True)

@@ -8,7 +8,8 @@ from typing import Any
 from latentcap.batch.image_file import check_file
 from latentcap.batch.inputs import Input
 from latentcap.batch.journal import Journal, digest
-from latentcap.data.batches.transforms import ImageConfig, load_image
+from latentcap.data.batches.image_config import ImageConfig
+from latentcap.data.batches.transforms import load_image
 
 THUMBNAIL = ImageConfig(size=(160, 160))  # that size is enough to decode
 

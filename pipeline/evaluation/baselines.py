@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from latentcap.captioner import Captioner
-from latentcap.data.batches.dataset import CachedRegions
-from latentcap.data.errors import UserError
+from latentcap.data.batches.sources import CachedRegions
 from latentcap.data.example import Example
 from latentcap.progress import Progress
 from latentcap.search.captions import search_captions
@@ -49,9 +48,6 @@ def write_captions(
         UserError: an example has more views than the model was trained with.
     """
     model, device = captioner.model, captioner.device
-    most, limit = max(len(example.images) for example in examples), model.config.max_views
-    if most > limit:
-        raise UserError(f"examples have up to {most} views; the model was trained with at most {limit}.")
     texts: list[str] = []
     labels: list[dict[str, str]] = []
     with torch.inference_mode(), Progress(title, unit="caption") as progress:

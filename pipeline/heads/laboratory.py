@@ -25,8 +25,9 @@ from latentcap.data.errors import UserError
 from latentcap.heads.importance import head_importance
 from latentcap.inference.precision import fast_dtype
 from latentcap.progress import Progress
+from latentcap.training.cached_regions import fingerprint
 from latentcap.training.lightning_messages import HARMLESS
-from latentcap.training.module import CaptionModule, fingerprint
+from latentcap.training.module import CaptionModule
 from latentcap.training.optim import OptimConfig, Stages
 
 RATE = 0.3  # of the learning rates that the model was trained with: the peak of a fine-tuning
@@ -115,7 +116,7 @@ class _Module(CaptionModule):
         """Take another captioner. Data that were prepared for another backbone or vocabulary are prepared anew."""
         self.model, self.config = captioner.model, captioner.model.config
         self.tokenizer, self.context_tokenizer = captioner.tokenizer, captioner.context_tokenizer
-        self.image = captioner.image
+        self.image, self.slots = captioner.image, captioner.slots
         self._stages = Stages(captioner.model, self.optim)
 
     def configure_model(self) -> None:

@@ -65,7 +65,7 @@ def add(meter: HeadMeter, captioner: Captioner, examples: Sequence[Example]) -> 
         return
     context = captioner.collate_context.examples(kept)
     with torch.no_grad():
-        memory = captioner.encode(views, context)
+        memory = captioner.encode(views, context, named=[example.views for example in kept])
     tokens = caption_tokens(captioner, kept).to(captioner.device)
     meter.update(memory, tokens, context.to(captioner.device))
 

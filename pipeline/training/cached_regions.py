@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from latentcap.captioner import Captioner
-from latentcap.data.batches.dataset import CachedRegions
-from latentcap.data.batches.transforms import ImageConfig, decode_for, eval_transform
-from latentcap.data.cache.extract import extract
-from latentcap.data.cache.store import FeatureCache
+from latentcap.data.batches.frozen_layers import FrozenLayers
+from latentcap.data.batches.image_config import ImageConfig
+from latentcap.data.batches.sources import CachedRegions
 from latentcap.data.example import Example
-from latentcap.inference.engine import inference_backbone
+from latentcap.inference.engine import Network, inference_backbone, inference_frozen_layers
 from latentcap.model.backbone import Backbone
+from latentcap.model.split_backbone import Parts
 from latentcap.model_tensors import in_half
 from latentcap.progress import Progress
 
@@ -41,29 +41,49 @@ def fingerprint(backbone: Backbone, image: ImageConfig, dtype: torch.dtype, *, s
     return json.dumps({**settings, "dtype": str(dtype), "weights": digest.hexdigest()}, sort_keys=True)
 
 
+def frozen_layers(
+    backbone: Backbone,
+    image: ImageConfig,
+    *,
+    parts: Parts | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    engine: str | None = None,
+) -> FrozenLayers:
+    """The whole backbone, or of its ``parts`` the one that is not trained, as they run fastest."""
+
+    @cache
+    def network() -> Network:
+        make = inference_backbone if parts is None else inference_frozen_layers
+        return make(backbone, dtype, engine=engine)
+
+    def encode(images: Tensor) -> Tensor:
+        images = images.to(device)
+        if parts is None:
+            return network()(images.unsqueeze(1)).cpu()
+        return network()(images.contiguous(memory_format=torch.channels_last)).flatten(2).mT.cpu()
+
+    height, width, channels = (*backbone.grid, backbone.num_channels) if parts is None else parts.shape
+    return FrozenLayers(
+        encode,
+        fingerprint(backbone, image, dtype, stem=None if parts is None else parts.stem),
+        shape=(height * width, channels),
+        name="regions" if parts is None else "cells",
+        batch_size=8 if device.type == "cpu" else 64,
+    )
+
+
 def cached_regions(captioner: Captioner, examples: Sequence[Example], folder: str | Path) -> CachedRegions:
     """The plain regions of all images of ``examples``, from the cache in ``folder`` or computed into it now.
 
     They are those that training with a frozen backbone computed, where that used the same cache. Images that cannot be
     read are not in it: ``CachedRegions.usable`` says of which examples.
     """
-    backbone, device, dtype = captioner.model.backbone, captioner.device, captioner.dtype
-    shape = (backbone.grid[0] * backbone.grid[1], backbone.num_channels)
-    store = FeatureCache(Path(folder).expanduser(), key=fingerprint(backbone, captioner.image, dtype), shape=shape)
-    fast = cache(lambda: inference_backbone(backbone, dtype, engine=captioner.engine))
-
-    def encode(images: Tensor) -> Tensor:
-        return fast()(images.to(device).unsqueeze(1)).cpu()
-
+    model, device, dtype = captioner.model, captioner.device, captioner.dtype
+    layers = frozen_layers(
+        model.backbone, captioner.image, parts=None, device=device, dtype=dtype, engine=captioner.engine
+    )
     with Progress("regions of images", unit="img") as progress:
-        extract(
-            [ref for example in examples for ref in example.images],
-            cache=store,
-            encode=encode,
-            transform_for=lambda variant: eval_transform(captioner.image),
-            decode=lambda encoded: decode_for(encoded, captioner.image),
-            batch_size=8 if device.type == "cpu" else 64,
-            progress=progress.update,
+        return layers.cached(
+            examples, Path(folder).expanduser(), image=captioner.image, slots=captioner.slots, progress=progress.update
         )
-    store.refresh()
-    return CachedRegions(store, examples)

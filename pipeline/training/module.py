@@ -5,10 +5,8 @@ Dimension letters: see ``latent_attention.py``.
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,22 +20,22 @@ from latentcap.config import ModelConfig
 from latentcap.data.batches.context import ContextCollator, ContextFields, load_context_tokenizer
 from latentcap.data.batches.datamodule import CaptionData
 from latentcap.data.batches.dataset import Batch
+from latentcap.data.batches.image_config import ImageConfig
 from latentcap.data.batches.tokenizer import CaptionTokenizer
-from latentcap.data.batches.transforms import ImageConfig
+from latentcap.data.batches.views import ViewSlots
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
 from latentcap.in_the_box import find_model
-from latentcap.inference.engine import Network, inference_backbone, inference_frozen_layers
 from latentcap.inference.precision import fast_dtype
 from latentcap.metrics import CaptionMetrics
 from latentcap.model.caption_model import CaptionModel
 from latentcap.model.fusion import Attention, Memory
 from latentcap.model.label_head import accuracies, label_classes
 from latentcap.progress import Progress
-from latentcap.saved_model import read_settings
+from latentcap.saved_model import read_settings, read_slots
 from latentcap.search.captions import search_captions
 from latentcap.search.config import SearchConfig
-from latentcap.training.cached_regions import fingerprint
+from latentcap.training.cached_regions import frozen_layers
 from latentcap.training.fine_tuning import check_sizes, start_model
 from latentcap.training.optim import OptimConfig, Stages, build_optimizer, warmup_cosine
 from latentcap.training.self_critical import SelfCritical
@@ -106,6 +104,8 @@ class CaptionModule(L.LightningModule):
                 crop_mode=data.crop_mode,
                 in_chans=self.config.backbone.in_chans,
             )
+            known = read_slots(Path(self.start_from)).names if self.start_from else ()
+            self.slots = ViewSlots.of(data.examples["train"], self.config.max_views, known=known)
             self.context_tokenizer = (
                 load_context_tokenizer(self.config.context.encoder)
                 if self.config.context.encoder not in ("embedding", "none")
@@ -117,7 +117,7 @@ class CaptionModule(L.LightningModule):
         elif self.start_from:
             captioner = Captioner.from_pretrained(self.start_from)
             self.model, self.tokenizer, self.image = captioner.model, captioner.tokenizer, captioner.image
-            self.context_tokenizer = captioner.context_tokenizer
+            self.context_tokenizer, self.slots = captioner.context_tokenizer, captioner.slots
         else:
             raise UserError(
                 "nothing to validate or test: set model.start_from to a model folder, or to the name of one in the box "
@@ -142,41 +142,21 @@ class CaptionModule(L.LightningModule):
             max_tokens=self.config.context.max_tokens,
             enabled=self.model.context is not None,
         )
-        settings: dict[str, Any] = {
-            "tokenizer": self.tokenizer,
-            "context": context,
-            "image": self.image,
-            "max_length": self.config.decoder.max_length,
-        }
         live = data.augmentation is not None and not data.variants  # each image is to look different in every epoch
         parts = None if backbone.frozen or live else backbone.parts
-        if not backbone.frozen and parts is None:
-            data.prepare_datasets(**settings, encode=None)
-            return
-        device = self.trainer.strategy.root_device
-        dtype = fast_dtype(device)
-        backbone.to(device)
-        if parts is None:
-            fast: Callable[[], Network] = functools.cache(lambda: inference_backbone(backbone, dtype))
-            cells, channels = backbone.grid[0] * backbone.grid[1], backbone.num_channels
-        else:
-            fast = functools.cache(lambda: inference_frozen_layers(backbone, dtype))
-            cells, channels = parts.shape[0] * parts.shape[1], parts.shape[2]
-
-        def encode(images: Tensor) -> Tensor:
-            images = images.to(device)
-            if parts is None:
-                return fast()(images.unsqueeze(1)).cpu()
-            return fast()(images.contiguous(memory_format=torch.channels_last)).flatten(2).mT.cpu()
-
+        frozen = None
+        if backbone.frozen or parts is not None:
+            device = self.trainer.strategy.root_device
+            backbone.to(device)
+            frozen = frozen_layers(backbone, self.image, parts=parts, device=device, dtype=fast_dtype(device))
         with Progress("regions of images", unit="img") as progress:
             data.prepare_datasets(
-                **settings,
-                encode=encode,
-                fingerprint=fingerprint(backbone, self.image, dtype, stem=None if parts is None else parts.stem),
-                shape=(cells, channels),
-                cached="regions" if parts is None else "cells",
-                batch_size=8 if device.type == "cpu" else 64,
+                tokenizer=self.tokenizer,
+                context=context,
+                image=self.image,
+                slots=self.slots,
+                max_length=self.config.decoder.max_length,
+                frozen=frozen,
                 progress=progress.update,
             )
 
@@ -222,7 +202,7 @@ class CaptionModule(L.LightningModule):
         smoothing = self.optim.label_smoothing if training else 0.0
         loss = nn.functional.cross_entropy(logits, targets[mask], label_smoothing=smoothing)
         if training and self.optim.attention_penalty > 0:
-            loss = loss + self.optim.attention_penalty * doubly_stochastic(attention, mask)
+            loss = loss + self.optim.attention_penalty * doubly_stochastic(attention, mask, memory.visual_mask)
         if training and attention.balance_loss is not None:  # of head routers with fusion.balance: loss
             loss = loss + attention.balance_loss
         if training and self.model.labels is not None and memory.pooled is not None:
@@ -348,22 +328,26 @@ class CaptionModule(L.LightningModule):
             self.model,
             tokenizer=self.tokenizer,
             image=self.image,
+            slots=self.slots,
             search=self.search,
             context_tokenizer=self.context_tokenizer,
         )
 
 
-def doubly_stochastic(attention: Attention, mask: Tensor) -> Tensor:
+def doubly_stochastic(attention: Attention, mask: Tensor, regions: Tensor | None = None) -> Tensor:
     """How unevenly a caption's visual attention covers the regions: mean of (1 - sum over time * N / T)^2.
 
-    ``mask`` (B, G, T) is True on words. Xu et al. (2015), equation 14, scaled so that it does not depend on sizes.
+    ``mask`` (B, G, T) is True on words, ``regions`` (B, N) where there is a region, None: everywhere. Those of missing
+    views do not count. Xu et al. (2015), equation 14, scaled so that it does not depend on sizes.
     """
     if attention.visual is None:
         return mask.new_zeros((), dtype=torch.float32)
     weights = attention.visual.mean(3)  # (B, G, T, N)
     weights = weights / weights.sum(-1, keepdim=True) * mask.unsqueeze(-1)  # heads that are not computed have zeros
     share = weights.sum(2) / mask.sum(2, keepdim=True).clamp_min(1)
-    return (1 - share * share.shape[-1]).square().mean()
+    exist = share.new_ones(len(share), 1, share.shape[-1]) if regions is None else regions.unsqueeze(1).to(share.dtype)
+    count = exist.sum(-1, keepdim=True)
+    return ((1 - share * count).square() * exist / count).sum(-1).mean()
 
 
 def describe(config: ModelConfig, optim: OptimConfig, search: SearchConfig) -> dict[str, Any]:

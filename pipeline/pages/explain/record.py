@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from latentcap.captioner import Caption, Captioner
-from latentcap.data.batches.transforms import ImageConfig, eval_transform
+from latentcap.data.batches.image_config import ImageConfig
+from latentcap.data.batches.transforms import eval_transform
 from latentcap.model.context import START
 from latentcap.pages.explain.tensors import context_names, text_tensor, written_words
 
