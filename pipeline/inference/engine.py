@@ -58,23 +58,21 @@ def inference_backbone(backbone: Backbone, dtype: torch.dtype, *, engine: str | 
 
     Weights are those of this moment. The result follows no later change, and several threads may call it.
     """
-    folded = inference_copy(backbone, dtype)
-    if choose_engine(engine, _device(backbone), dtype) == "torch":
-        return _in_type(folded, dtype)
-    single = inference_copy(backbone, torch.float32) if dtype != torch.float32 else folded
-    network = _compiled(_Regions(single), backbone.data_config["input_size"], dtype)
-    if network is None:
-        return _in_type(folded, dtype)
-    return lambda images: _views_apart(network, images)
+    if choose_engine(engine, _device(backbone), dtype) == "openvino":
+        whole = _Regions(inference_copy(backbone, torch.float32))
+        network = _compiled(whole, backbone.data_config["input_size"], dtype)
+        if network is not None:
+            return lambda images: _views_apart(network, images)
+    return _in_type(inference_copy(backbone, dtype), dtype)
 
 
 def inference_frozen_layers(backbone: Backbone, dtype: torch.dtype, *, engine: str | None = None) -> Network:
     """The same of the frozen layers of a backbone that is trained in part: images (B, C, H, W) to maps (B, c, h, w)."""
-    folded = inference_stem(backbone, dtype)
-    if choose_engine(engine, _device(backbone), dtype) == "torch":
-        return _in_type(folded, dtype)
-    single = inference_stem(backbone, torch.float32) if dtype != torch.float32 else folded
-    return _compiled(single, backbone.data_config["input_size"], dtype) or _in_type(folded, dtype)
+    if choose_engine(engine, _device(backbone), dtype) == "openvino":
+        network = _compiled(inference_stem(backbone, torch.float32), backbone.data_config["input_size"], dtype)
+        if network is not None:
+            return network
+    return _in_type(inference_stem(backbone, dtype), dtype)
 
 
 def _device(module: nn.Module) -> torch.device:

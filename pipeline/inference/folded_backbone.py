@@ -33,15 +33,18 @@ def inference_stem(backbone: Backbone, dtype: torch.dtype) -> nn.Module:
 
 
 def _inference_copy(net: Net, dtype: torch.dtype, size: Sequence[int]) -> Net:
-    original = copy.deepcopy(net).eval().requires_grad_(False)
-    folded = copy.deepcopy(original)
-    _fold(folded.net if isinstance(folded, Backbone) else folded)
-    device = next(net.parameters()).device
-    probe = torch.randn(*size, generator=torch.Generator().manual_seed(0)).to(device)
+    folded = _frozen_copy(net)
+    probe = torch.randn(*size, generator=torch.Generator().manual_seed(0)).to(next(net.parameters()).device)
     with torch.inference_mode():
-        expected, found = original(probe), folded(probe)
-    same = (expected - found).norm() <= TOLERANCE * expected.norm()
-    return (folded if same else original).to(dtype)
+        expected = folded(probe)
+    _fold(folded.net if isinstance(folded, Backbone) else folded)
+    with torch.inference_mode():
+        same = (expected - folded(probe)).norm() <= TOLERANCE * expected.norm()
+    return (folded if same else _frozen_copy(net)).to(dtype)
+
+
+def _frozen_copy(net: Net) -> Net:
+    return copy.deepcopy(net).eval().requires_grad_(False)
 
 
 def _fold(module: nn.Module) -> None:

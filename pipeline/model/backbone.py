@@ -11,17 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from latentcap.config import BackboneConfig
 from latentcap.data.errors import UserError, did_you_mean
-from latentcap.model.lazy_compiler import compiler_on_demand
 from latentcap.model.split_backbone import Parts, layers_in_order, take_apart
-
-with compiler_on_demand():
-    import timm
 
 
 class Backbone(nn.Module):
