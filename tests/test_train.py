@@ -93,45 +93,6 @@ def test_validate_and_test_score_a_model_folder(train: Runner) -> None:
         assert len((root / f"captions_{split}.jsonl").read_text().splitlines()) == count
 
 
-LIVE = [
-    "--model.model.backbone.trainable=all",
-    "--data.workers=1",
-    "--data.augmentation.horizontal_flip=0.5",
-    "--model.optim.backbone_lr=0.01",
-    "--trainer.max_epochs=2",
-    "--trainer.check_val_every_n_epoch=2",
-]
-
-
-@pytest.mark.parametrize(("stop", "settings"), [(6, []), (8, []), (7, LIVE)], ids=["epoch", "middle", "live"])
-def test_a_resumed_run_is_the_uninterrupted_one(
-    train: Runner, stop: int, settings: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of five batches an epoch, stopped before one of them; with images from the cache, and decoded by a worker."""
-    settings = ["--trainer.max_epochs=3", *settings]
-    whole = train("fit", "whole", *settings)
-    from latentcap.training.module import CaptionModule
-
-    original, batches = CaptionModule.training_step, []
-
-    def interrupted(self: CaptionModule, batch: object, index: int) -> object:
-        batches.append(index)
-        if len(batches) == stop and not done:
-            raise KeyboardInterrupt
-        return original(self, batch, index)  # type: ignore[arg-type]
-
-    done: list[int] = []
-    monkeypatch.setattr(CaptionModule, "training_step", interrupted)
-    with pytest.raises((SystemExit, KeyboardInterrupt)):
-        train("fit", "parts", *settings)
-    done.append(1)
-    parts = train("fit", "parts", *settings, "--ckpt_path=last")
-    expected, found = weights(whole), weights(parts)
-    assert expected.keys() == found.keys()
-    for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=0, atol=0, msg=name)
-
-
 def test_the_last_checkpoint_is_of_the_last_epoch(train: Runner) -> None:
     """Also where that epoch was not validated: who pulls the plug loses no more than the epoch under way."""
     root = train("fit", "run", "--trainer.max_epochs=3", "--trainer.check_val_every_n_epoch=2")

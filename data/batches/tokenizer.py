@@ -109,6 +109,17 @@ class CaptionTokenizer:
             )
         return cls(tokenizer)
 
+    @classmethod
+    def from_text(cls, content: str) -> CaptionTokenizer:
+        """The inverse of :meth:`to_text`."""
+        from tokenizers import Tokenizer
+
+        return cls(Tokenizer.from_str(content))
+
+    def to_text(self) -> str:
+        """The whole vocabulary with its rules as JSON."""
+        return str(self._tokenizer.to_str())
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes ``tokenizer.json`` to ``path``, whole or not at all."""
         with written_whole(Path(path), encoding="utf-8") as file:
@@ -187,7 +198,7 @@ class CaptionTokenizer:
     @property
     def content_hash(self) -> str:
         """Hex SHA-256 of the vocabulary and its rules: equal for tokenizers that encode alike."""
-        return hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest()
+        return hashlib.sha256(self.to_text().encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.vocab)
@@ -196,7 +207,7 @@ class CaptionTokenizer:
         return f"CaptionTokenizer(kind={self.kind!r}, size={len(self)})"
 
     def __reduce__(self) -> tuple[Callable[[str], CaptionTokenizer], tuple[str]]:
-        return _from_str, (self._tokenizer.to_str(),)
+        return type(self).from_text, (self.to_text(),)
 
 
 @lru_cache(maxsize=1)
@@ -210,12 +221,6 @@ def _byte_letters() -> dict[str, int]:
 def _piece_bytes(piece: str) -> bytes:
     letters = _byte_letters()
     return b"".join(bytes([letters[letter]]) if letter in letters else letter.encode() for letter in piece)
-
-
-def _from_str(content: str) -> CaptionTokenizer:
-    from tokenizers import Tokenizer
-
-    return CaptionTokenizer(Tokenizer.from_str(content))
 
 
 def _word_tokenizer(vocab: Sequence[str], sentences: bool = False) -> Any:

@@ -21,8 +21,6 @@ from latentcap.data.batches.context import ContextCollator, ContextFields, load_
 from latentcap.data.batches.datamodule import CaptionData
 from latentcap.data.batches.dataset import Batch
 from latentcap.data.batches.image_config import ImageConfig
-from latentcap.data.batches.tokenizer import CaptionTokenizer
-from latentcap.data.batches.views import ViewSlots
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
 from latentcap.in_the_box import find_model
@@ -30,13 +28,14 @@ from latentcap.inference.precision import fast_dtype
 from latentcap.metrics import CaptionMetrics
 from latentcap.model.caption_model import CaptionModel
 from latentcap.model.fusion import Attention, Memory
-from latentcap.model.label_head import accuracies, label_classes
+from latentcap.model.label_head import accuracies
 from latentcap.progress import Progress
-from latentcap.saved_model import read_settings, read_slots
+from latentcap.saved_model import read_settings
 from latentcap.search.captions import search_captions
 from latentcap.search.config import SearchConfig
 from latentcap.training.cached_regions import frozen_layers
 from latentcap.training.fine_tuning import check_sizes, start_model
+from latentcap.training.learned import KEY, Learned
 from latentcap.training.optim import OptimConfig, Stages, build_optimizer, warmup_cosine
 from latentcap.training.self_critical import SelfCritical
 
@@ -72,6 +71,8 @@ class CaptionModule(L.LightningModule):
         self.optim = optim or OptimConfig()
         self.search = search or SearchConfig(max_length=model.decoder.max_length)
         self.start_from = start
+        self.resume_from: str | None = None  # a checkpoint, whose vocabulary, fields and classes the model has
+        self.learned: Learned | None = None
         self.model: CaptionModel | None = None
         self.metrics = CaptionMetrics()
         self.captions: list[dict[str, Any]] = []
@@ -87,14 +88,13 @@ class CaptionModule(L.LightningModule):
             return
         data: CaptionData = self.trainer.datamodule  # type: ignore[attr-defined]
         if "train" in data.examples:
-            base = CaptionTokenizer.load(self.start_from / "tokenizer.json") if self.start_from else None
-            self.tokenizer, fields = data.build_tokenizer(base), data.context_fields()
-            names = data.fields.labels if self.optim.label_weight > 0 else ()
+            self.learned = self._learned_from(data)
+            self.tokenizer, self.slots = self.learned.tokenizer, self.learned.slots
             self.model = CaptionModel(
                 self.config,
                 vocab_size=len(self.tokenizer),
-                fields=fields,
-                labels=label_classes(data.examples["train"], names),
+                fields=self.learned.fields,
+                labels=self.learned.labels,
                 load_weights=self.start_from is None,
             )
             backbone = self.model.backbone
@@ -104,8 +104,6 @@ class CaptionModule(L.LightningModule):
                 crop_mode=data.crop_mode,
                 in_chans=self.config.backbone.in_chans,
             )
-            known = read_slots(Path(self.start_from)).names if self.start_from else ()
-            self.slots = ViewSlots.of(data.examples["train"], self.config.max_views, known=known)
             self.context_tokenizer = (
                 load_context_tokenizer(self.config.context.encoder)
                 if self.config.context.encoder not in ("embedding", "none")
@@ -125,6 +123,20 @@ class CaptionModule(L.LightningModule):
             )
         self._stages = Stages(self.model, self.optim)
         self._prepare_data(data)
+
+    def _learned_from(self, data: CaptionData) -> Learned:
+        """What the checkpoint says of the data, where the run goes on from one; else what they say themselves."""
+        names = data.fields.labels if self.optim.label_weight > 0 else ()
+        views = self.config.max_views
+        learned = None
+        if self.resume_from:
+            learned = Learned.from_checkpoint(Path(self.resume_from), data, labels=names, max_views=views)
+        start = Path(self.start_from) if self.start_from else None
+        return learned or Learned.from_data(data, start_from=start, labels=names, max_views=views)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.learned is not None:
+            checkpoint[KEY] = self.learned.to_checkpoint()
 
     def _prepare_data(self, data: CaptionData) -> None:
         """Make the datasets; what the backbone's frozen layers give is computed now, once for each image."""

@@ -84,6 +84,9 @@ class TrainCLI(LightningCLI):
                 "ddp_find_unused_parameters_true"  # a batch without any context uses no context table
             )
 
+    def before_fit(self) -> None:
+        self.model.resume_from = self.config_init[self.subcommand].ckpt_path
+
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Metrics go to ``metrics.csv`` in the run's folder always, and to whatever loggers are asked for."""
         config = self.config_init[self.subcommand] if self.subcommand else self.config_init
