@@ -18,7 +18,8 @@ class Example:
     trained on and are never references. A context field that is absent or None is missing, which the model knows.
     ``labels`` are classes that a label head may learn and balanced sampling may count (modality, plane, normal); never
     inputs. ``views`` names the images, one each (``frontal``, ``lateral``), or is empty where nobody knows. ``group``
-    is the patient or case: the examples of one belong to one split.
+    is the patient or case: the examples of one belong to one split. ``aliases`` are further ids, such as COCO's
+    ``image_id``, that a file of predictions may call the example by.
     """
 
     id: str
@@ -32,3 +33,4 @@ class Example:
     labels: Mapping[str, str] = field(default_factory=dict)
     views: tuple[str, ...] = ()
     group: str | None = None
+    aliases: tuple[str, ...] = ()

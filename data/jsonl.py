@@ -17,10 +17,15 @@ _LINES = "Every line has to be one JSON object; a file that is one JSON value as
 
 def iter_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Every line that is not blank, one at a time. Raises UserError, with the line's number, for anything else."""
+    return (record for _, record in iter_numbered(path))
+
+
+def iter_numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """:func:`iter_jsonl`, with the number of each line."""
     with open_text(path, newline="\n", errors="surrogateescape") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
-                yield parse_line(line, f"{path}, line {number}")
+                yield number, parse_line(line, f"{path}, line {number}")
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ import pytest
 from latentcap.cli.evaluate import main
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example, ImageRef
-from latentcap.evaluation.predictions import Caption, match, read_captions
+from latentcap.evaluation.matching import match
+from latentcap.evaluation.predictions import Caption
 from latentcap.evaluation.report import evaluate
+from latentcap.metrics import caption_scores
 
 
 def example(
@@ -74,7 +77,8 @@ def test_what_is_left_over_is_counted_in_the_splits_that_were_captioned() -> Non
     examples.append(example("no references", "/d/9.jpg", captions=()))
     found = match([caption("1.jpg")], examples, "c.jsonl")
     assert found.splits == ["val"]
-    assert found.unmatched_examples == 2
+    assert found.unmatched_examples == ["0", "2"]
+    assert found.notes() == ["left out: 2 images with references, for which there is no caption: 0, 2"]
 
 
 def test_ambiguous_and_repeated_captions_are_errors() -> None:
@@ -88,33 +92,44 @@ def test_ambiguous_and_repeated_captions_are_errors() -> None:
 def test_nothing_in_common_is_an_error_that_shows_both_sides() -> None:
     with pytest.raises(UserError, match=r"none of its 1 captions.*cat.png.*dog.*by id, then by relative path"):
         matched([caption("cat.png")], [example("dog", "/d/dog.jpg")])
-    with pytest.raises(UserError, match="hold no captions"):
+    with pytest.raises(UserError, match=r"hold no captions.*--field caption=COLUMN"):
         matched([caption("cat.png")], [example("cat", "/d/cat.png", captions=())])
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("given", "id", "aliases"),
     [
-        ('{"file": "a.jpg", "caption": "x"}\n{"file"', "line 2: not a JSON object"),
-        ("[1]", "line 1: not a JSON object"),
-        ('{"file": "a.jpg", "text": "x"}', "line 1: needs a caption and a file or id, has file, text"),
-        ('{"caption": "x"}', "needs a caption and a file or id, has caption"),
-        ("\n", "no captions in it"),
+        ("139", "a.jpg", ("139",)),
+        ("000139", "a.jpg", ("139",)),
+        ("139", "x/COCO_val2014_000000000139.jpg", ()),
+        ("a", "a.jpg", ()),
+        ("b/a.jpg", "c/b/a.jpg", ()),
+        ("007", "007", ()),
     ],
 )
-def test_bad_lines_are_named(tmp_path: Path, text: str, message: str) -> None:
-    path = tmp_path / "captions.jsonl"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match=message):
-        read_captions(path)
-    with pytest.raises(UserError, match="cannot read"):
-        read_captions(tmp_path / "missing.jsonl")
+def test_ids_are_compared_as_text_then_as_numbers_then_as_paths(given: str, id: str, aliases: tuple[str, ...]) -> None:
+    right = replace(example(id, f"/d/{id}"), aliases=aliases)
+    others = [replace(example("140.jpg", "/d/140.jpg"), aliases=("140",)), example("1390", "/d/1390.jpg")]
+    assert matched([caption(id=given)], [*others, right]) == {1: id}
 
 
-def test_images_that_could_not_be_read_are_left_out(tmp_path: Path) -> None:
-    lines = [{"file": "a.jpg", "error": "truncated"}, {"file": "b.jpg", "caption": ""}, {"id": 3, "caption": "x"}]
-    captions = read_captions(write_lines(tmp_path / "captions.jsonl", lines))
-    assert [(given.file, given.id, given.line) for given in captions] == [("b.jpg", "", 2), ("", "3", 3)]
+def test_equal_numbers_do_not_hide_which_text_is_meant() -> None:
+    examples = [example("7", "/d/x.jpg"), example("007", "/d/y.jpg")]
+    assert matched([caption(id="007"), caption(id="7", line=2)], examples) == {1: "007", 2: "7"}
+    with pytest.raises(UserError, match="may be any of 2 examples"):
+        matched([caption(id="07")], examples)
+
+
+def test_a_name_without_suffix_is_that_of_the_image() -> None:
+    examples = [example("a/1.jpg", "/d/a/1.jpg"), example("b/1.png", "/d/b/1.png")]
+    texts = [Caption("x", "out/b/1", "", 1, stem=True), Caption("x", "a/1", "", 2, stem=True)]
+    assert matched(texts, examples) == {1: "b/1.png", 2: "a/1.jpg"}
+
+
+def test_all_captions_of_one_example_too_many_are_counted() -> None:
+    captions = [caption("1.jpg", line=n) for n in range(1, 4)]
+    with pytest.raises(UserError, match="2 captions are a second one like that"):
+        matched(captions, [example("1", "/d/1.jpg")])
 
 
 # --- the report -------------------------------------------------------------------------------------------------
@@ -168,9 +183,57 @@ def test_program_says_what_it_left_out(dataset: Path, tmp_path: Path, capsys: py
     main([str(captions), "--references", str(dataset), "--split", "validation"])
     printed = capsys.readouterr().out
     assert "1 captions without references: line 2 (cat.jpg)" in printed
-    assert "1 images with references, for which there is no caption" in printed
+    assert "1 images with references, for which there is no caption: val/2.jpg" in printed
     with pytest.raises(UserError, match="no examples in the split 'test'"):
         main([str(captions), "--references", str(dataset), "--split", "test"])
+
+
+@pytest.mark.usefixtures("no_java")
+def test_one_image_has_no_cider_and_no_intervals_and_is_told_why(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captions = write_lines(tmp_path / "captions.jsonl", [{"file": "val/1.jpg", "caption": "a road"}])
+    assert main([str(captions), "--references", str(dataset), "--json", str(tmp_path / "out.json")]) == 0
+    printed = capsys.readouterr().out
+    assert "CIDEr: none for one image: CIDEr weighs words by how few of the images' references share them" in printed
+    assert "intervals and tests: none" in printed
+    assert "does not beat" not in printed
+    written = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert written["captions"]["CIDEr-D"] is None
+    assert written["captions"]["BLEU-1"] == pytest.approx(1)
+    assert written["unmatched_examples"] == ["val/2.jpg"]
+
+
+@pytest.mark.usefixtures("no_java")
+def test_captions_in_chinese_are_scored_by_character_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = ["一只红色的猫坐在桌子上", "两个男人在海滩上踢足球", "一架飞机停在机场"]
+    rows = [{"file_name": f"{n}.jpg", "text": text, "split": "val"} for n, text in enumerate(texts)]
+    table = write_lines(tmp_path / "refs.jsonl", list(rows))
+    captions = write_lines(
+        tmp_path / "same.jsonl", [{"file": f"{n}.jpg", "caption": f"{text}。"} for n, text in enumerate(texts)]
+    )
+    assert main([str(captions), "--references", str(table), "--json", str(tmp_path / "out.json")]) == 0
+    assert "Chinese is written without spaces between words: scored by character" in capsys.readouterr().out
+    written = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert written["captions"]["BLEU-4"] == pytest.approx(1)
+    assert written["captions"]["mean length"] == pytest.approx(10)
+
+
+@pytest.mark.usefixtures("no_java")
+def test_full_stops_are_words_where_text_is_taken_as_it_is() -> None:
+    """A constant report of lower-case sentences, as published medical numbers count it: more than without its stops."""
+    references = [["the heart is normal . the lungs are clear ."], ["no effusion . the heart is large ."], ["clear ."]]
+    constant = ["the heart is normal . the lungs are clear . no effusion ."] * 3
+    stops = evaluate(constant, references, tokenizer="whitespace").captions
+    plain = evaluate(constant, references, tokenizer="words").captions
+    assert stops["mean length"] == 13
+    assert plain["mean length"] == 10
+    wanted = caption_scores(constant, references)  # on what blanks separate
+    assert {name: stops[name] for name in wanted} == pytest.approx(wanted)
+    assert stops["BLEU-1"] > plain["BLEU-1"]  # type: ignore[operator]
+    assert stops["CIDEr (plain)"] > stops["CIDEr-D"]  # type: ignore[operator]
 
 
 @pytest.mark.slow

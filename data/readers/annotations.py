@@ -73,7 +73,7 @@ def _coco(content: Any, path: Path, options: ReadOptions) -> list[Example]:
     folder = path.stem.rpartition("_")[2]  # captions_train2014 -> train2014
     root = _image_root(path, options, ("", folder, split), names[0])
     return [
-        Example(id=name, images=(ImageRef(str(root / name)),), captions=tuple(captions[id]), split=split)
+        Example(name, (ImageRef(str(root / name)),), tuple(captions[id]), split=split, aliases=(str(id),))
         for id, name in zip(ids, names, strict=True)
     ]
 
@@ -85,6 +85,7 @@ def _karpathy(content: Any, path: Path, options: ReadOptions) -> list[Example]:
                 str(Path(image.get("filepath", ""), image["filename"])),
                 to_captions([sentence["raw"] for sentence in image["sentences"]]),
                 normalise_split(image["split"], str(path)),
+                tuple(str(image[key]) for key in ("cocoid", "imgid") if key in image)[:1],
             )
             for image in content["images"]
         ]
@@ -92,8 +93,8 @@ def _karpathy(content: Any, path: Path, options: ReadOptions) -> list[Example]:
         raise UserError(f"{path}: an image without {error}; every one needs filename, split and sentences.") from None
     root = _image_root(path, options, ("",), entries[0][0])
     return [
-        Example(id=name, images=(ImageRef(str(root / name)),), captions=captions, split=split)
-        for name, captions, split in entries
+        Example(name, (ImageRef(str(root / name)),), captions, split=split, aliases=aliases)
+        for name, captions, split, aliases in entries
     ]
 
 

@@ -15,6 +15,7 @@ from latentcap.data.report_text import TEXT_STYLES
 
 IMAGE_COLUMNS = ("file_name", "image", "image_path", "file", "path", "filename")
 CAPTION_COLUMNS = ("captions", "caption", "text", "sentence", "sentences", "report")
+ID_COLUMNS = ("id", "image_id")
 GROUP_COLUMNS = ("patient_id", "subject_id", "case_id")
 REPORT_TARGETS = ("findings", "impression", "both", "case")
 MISSING = frozenset({"", "n/a", "nan", "null"})  # texts that stand for a missing context, category or number
@@ -82,7 +83,7 @@ class Fields:
             numbers=tuple(find("numbers", name, ()) or name for name in self.numbers),
             categories=tuple(find("categories", name, ()) or name for name in self.categories),
             split=find("split", self.split, ("split",)),
-            id=find("id", self.id, ("id",)),
+            id=find("id", self.id, ID_COLUMNS),
             paraphrases=find("paraphrases", self.paraphrases, ("paraphrases",)),
             labels=tuple(find("labels", name, ()) or name for name in self.labels),
             group=find("group", self.group, GROUP_COLUMNS),

@@ -15,6 +15,7 @@ from torch import Tensor
 from latentcap.captioner import Captioner
 from latentcap.data.batches.sources import CachedRegions
 from latentcap.data.example import Example
+from latentcap.evaluation.scored import patient_of
 from latentcap.progress import Progress
 from latentcap.search.captions import search_captions
 from latentcap.search.config import SearchConfig
@@ -117,11 +118,6 @@ def without_context(example: Example) -> Example:
 def with_context_of(example: Example, other: Example) -> Example:
     """The example with what is known of another."""
     return replace(example, context=other.context, numbers=other.numbers, categories=other.categories)
-
-
-def patient_of(example: Example) -> Hashable:
-    """What examples of one patient share: the reader's group, else the context, else nothing but themselves."""
-    return example.group or example.context or example.id
 
 
 def ablations(examples: Sequence[Example], seed: int) -> dict[str, Callable[[], list[Example]]]:

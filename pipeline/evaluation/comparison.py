@@ -24,7 +24,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All systems, the model first, and the verdict on each metric."""
+    """All systems, the model first, and the verdict on each metric; none of a single group: nothing to resample."""
 
     systems: dict[str, Standing]
     verdicts: list[str]
@@ -52,6 +52,8 @@ def compare(
         groups: what is resampled together (B,): the patient.
         clinical: of :data:`FINDINGS`: clinical agreement to test as well.
     """
+    if len(set(groups)) < 2:
+        return Comparison({}, [], len(set(groups)), samples, seed)
     unique = list(dict.fromkeys(text for texts in (*systems.values(), *references) for text in texts))
     words = dict(zip(unique, tokenize(unique, tokenizer), strict=True))
     wanted = [[words[text] for text in group] for group in references]

@@ -1,146 +1,198 @@
-"""A file of captions, and which example each of its lines belongs to."""
+"""Captions to score, in every format that ``latentcap caption`` writes, and as COCO's results."""
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import os
+import re
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from latentcap.data.encoding import decode, read_text
 from latentcap.data.errors import UserError
-from latentcap.data.example import Example
+from latentcap.data.jsonl import iter_numbered
+from latentcap.data.readers.fields import ID_COLUMNS, IMAGE_COLUMNS, Row, is_null
+from latentcap.data.readers.paths import existing, is_image
+from latentcap.data.readers.rows import iter_rows, load_json
 
-_BY_ID = 1 << 30  # better than any number of path parts in common
+FILE_COLUMNS = ("file", *(name for name in IMAGE_COLUMNS if name != "file"))
+TEXT_SUFFIXES = (".caption", ".txt")  # a .caption beside a .txt is ours: the other one is what somebody wrote
+_ESCAPED = re.compile(r"\\u(dc[89a-f][0-9a-f])")  # a byte of a name that is not UTF-8, in CSV and Parquet
+ACCEPTED = (
+    'Accepted: JSON Lines of {"file": "photo.jpg", "caption": "a red bridge"}, with "id" or "image_id" in place of or '
+    "beside the file; CSV and Parquet with such columns; COCO's results (.json); a folder of Parquet parts, of tars, "
+    "or of .txt or .caption files named as the images; a .tar."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """One line of a captions file."""
+    """One caption. ``line`` is its number in the source; ``place`` says where it is, if that is no line.
+
+    ``file`` is a path as far as it is known; with ``stem`` it lacks the image's suffix, as text files do.
+    """
 
     text: str
     file: str
     id: str
     line: int
+    place: str = ""
+    stem: bool = False
 
     def __str__(self) -> str:
-        return f"line {self.line} ({self.file or self.id})"
+        return f"{self.place or f'line {self.line}'} ({self.file or self.id})"
 
 
 @dataclass(frozen=True, slots=True)
-class Matches:
-    """What was found: pairs in the order of the captions, and how many of each side are left over.
+class Predictions:
+    """The captions of one source, and what was left out of it, in words."""
 
-    ``unmatched_examples`` counts those with references in the splits that any caption belongs to.
+    captions: list[Caption]
+    notes: list[str] = field(default_factory=list)
+
+
+def read_predictions(source: str | Path) -> Predictions:
+    """Read captions from a file or folder. Raises UserError, with the line or row, for what is none.
+
+    Records that hold an ``"error"`` and no caption stand for images that could not be read, and are left out, as are
+    captions that are there twice word for word; ``notes`` counts them.
     """
-
-    pairs: list[tuple[Caption, Example]]
-    unmatched_captions: list[Caption]
-    unmatched_examples: int
-
-    @property
-    def splits(self) -> list[str]:
-        return sorted({example.split for _, example in self.pairs})
-
-
-def read_captions(path: str | Path) -> list[Caption]:
-    """Read lines of ``{"file": ..., "caption": ...}``, or with ``"id"`` instead of or beside the file.
-
-    Lines that hold an ``"error"`` and no caption stand for images that could not be read, and are left out.
-
-    Raises:
-        UserError: the file or one of its lines cannot be read, with the line's number.
-    """
-    captions = []
-    try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot read the captions ({error}).") from None
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: not a JSON object ({error}). {_EXPECTED}") from None
-        if not isinstance(record, dict):
-            raise UserError(f"{path}, line {number}: not a JSON object. {_EXPECTED}")
-        if record.get("caption") is None and "error" in record:
-            continue
-        text, file, id = record.get("caption"), record.get("file"), record.get("id")
-        if not isinstance(text, str) or (file is None and id is None):
-            there = ", ".join(record) or "nothing"
-            raise UserError(f"{path}, line {number}: needs a caption and a file or id, has {there}. {_EXPECTED}")
-        captions.append(Caption(text, str(file or ""), "" if id is None else str(id), number))
-    if not captions:
-        raise UserError(f"{path}: no captions in it. {_EXPECTED}")
-    return captions
+    path = existing(source, "file of captions")
+    notes: list[str] = []
+    found = list(_of_folder(path, notes) if path.is_dir() else _of_file(path))
+    captions = [caption for caption in found if caption is not None]
+    if len(captions) < len(found):
+        notes.append(f"left out: {len(found) - len(captions):,} images that could not be captioned")
+    unique = list({(caption.file, caption.id, caption.text): caption for caption in reversed(captions)}.values())[::-1]
+    if len(unique) < len(captions):
+        notes.append(f"left out: {len(captions) - len(unique):,} captions that repeat another, word for word")
+    if not unique:
+        raise UserError(f"{path}: no captions in it. {ACCEPTED}")
+    return Predictions(unique, notes)
 
 
-_EXPECTED = 'Expected on each line: {"file": "photo.jpg", "caption": "a red bridge"}, as batch captioning writes it.'
+def _of_folder(folder: Path, notes: list[str]) -> Iterator[Caption | None]:
+    if parts := sorted(folder.glob("*.parquet")):
+        return (caption for part in parts for caption in _of_file(part))
+    if tars := sorted(folder.rglob("*.tar")):
+        return (caption for tar in tars for caption in _of_tar(tar, str(tar.relative_to(folder))))
+    for suffix in TEXT_SUFFIXES:
+        if texts := [path for path in _walk(folder) if path.suffix.lower() == suffix]:
+            if suffix == ".caption" and any(path.suffix.lower() == ".txt" for path in _walk(folder)):
+                notes.append("captions are those of the .caption files; .txt files beside them are left aside")
+            return _of_texts(texts, folder)
+    raise UserError(f"{folder}: no captions in it. {ACCEPTED}")
 
 
-def match(captions: Sequence[Caption], examples: Sequence[Example], where: str | Path) -> Matches:
-    """Pair captions with examples by equal id, else by the most path parts in common, down to the file name.
+def _of_file(path: Path) -> Iterator[Caption | None]:
+    suffix = path.suffix.lower()
+    if suffix == ".tar":
+        return _of_tar(path, path.name)
+    if suffix in (".csv", ".tsv"):  # an empty cell is an empty caption there
+        rows = ({**row, "caption": row.get("caption") or ""} if "caption" in row else row for row in iter_rows(path))
+        return (_of_row(row, number, f"row {number}", path) for number, row in enumerate(rows, start=1))
+    if suffix == ".parquet":
+        return (_of_row(row, number, f"row {number}", path) for number, row in enumerate(iter_rows(path), start=1))
+    if suffix == ".json" and not _is_json_lines(path):
+        return _of_json(path)
+    return (_of_row(row, number, f"line {number}", path) for number, row in iter_numbered(path))
 
-    A caption may not get an example that another caption fits better.
 
-    Raises:
-        UserError: a caption fits several examples equally well, two captions fit the same one, or none fits any.
-            ``where`` names the captions' file.
-    """
-    scored = [example for example in examples if example.captions]
-    if not scored:
-        raise UserError("the references hold no captions, so nothing can be scored.")
-    by_id = {example.id: index for index, example in enumerate(scored)}
-    by_path: defaultdict[str, set[int]] = defaultdict(set)
-    for index, example in enumerate(scored):
-        for name in (example.id, *(f"{image.path}/{image.name}" for image in example.images)):
-            for _, suffix in _suffixes(name):
-                by_path[suffix].add(index)
-
-    found: list[tuple[int, set[int], Caption]] = []
-    for caption in captions:
-        if caption.id in by_id:
-            found.append((_BY_ID, {by_id[caption.id]}, caption))
-            continue
-        hits = ((depth, by_path[suffix], caption) for depth, suffix in _suffixes(caption.file) if suffix in by_path)
-        found.append(next(hits, (0, set(), caption)))
-
-    owners: dict[int, tuple[int, Caption]] = {}
-    for depth, candidates, caption in sorted(found, key=lambda item: -item[0]):
-        free = [index for index in candidates if index not in owners or owners[index][0] == depth]
-        if len(free) > 1:
-            names = ", ".join(sorted(scored[index].id for index in free)[:4])
-            raise UserError(
-                f"{where}, {caption}: may be any of {len(free)} examples: {names}{', ...' if len(free) > 4 else ''}. "
-                'Write an "id" or a longer relative path into the captions, or choose one split with --split.'
-            )
-        if free and free[0] in owners:
-            raise UserError(
-                f"{where}, {owners[free[0]][1]} and {caption}: both are captions of the example "
-                f"'{scored[free[0]].id}'. Keep one caption for each."
-            )
-        if free:
-            owners[free[0]] = (depth, caption)
-    if not owners:
-        raise UserError(
-            f"{where}: none of its {len(captions):,} captions belongs to any of the {len(scored):,} examples with "
-            f"references. Captions are for {captions[0].file or captions[0].id}, ..., references for {scored[0].id}, "
-            "... They are matched by id, then by relative path, then by file name."
-        )
-    pairs = sorted(((caption, scored[index]) for index, (_, caption) in owners.items()), key=lambda pair: pair[0].line)
-    matched = {caption.line for caption, _ in pairs}
-    splits = {example.split for _, example in pairs}
-    return Matches(
-        pairs=pairs,
-        unmatched_captions=[caption for caption in captions if caption.line not in matched],
-        unmatched_examples=sum(example.split in splits for example in scored) - len(pairs),
+def _of_row(row: Row, number: int, place: str, path: Path) -> Caption | None:
+    text = row.get("caption")
+    if text is None and row.get("error") is not None:
+        return None
+    file, id = (
+        next((_text(row[name]) for name in names if not is_null(row.get(name))), "")
+        for names in (FILE_COLUMNS, ID_COLUMNS)
     )
+    file = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), file)
+    if not isinstance(text, str) or not (file or id):
+        there = ", ".join(row) or "nothing"
+        raise UserError(f"{path}, {place}: needs a caption, as text, and a file or id; has {there}. {ACCEPTED}")
+    return Caption(text, file, id, number, place)
 
 
-def _suffixes(path: str) -> Iterator[tuple[int, str]]:
-    """(number of parts, those last parts) of a path, longest first; members of a tar archive count as files in it."""
-    parts = [part for part in path.replace("\\", "/").replace(".tar:", ".tar/").split("/") if part not in ("", ".")]
-    for start in range(len(parts)):
-        yield len(parts) - start, "/".join(parts[start:])
+def _text(value: Any) -> str:
+    """An id or path as text: ids are numbers in one file and text in another, and floats in tables with gaps."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+
+
+def _is_json_lines(path: Path) -> bool:
+    """Whether a .json file holds several values, as ``--output captions.json`` writes."""
+    try:
+        json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        return error.msg == "Extra data"
+    return False
+
+
+def _of_json(path: Path) -> Iterator[Caption | None]:
+    """A list of records, an object with such a list as ``annotations``, or an object of names and captions."""
+    content = load_json(path)
+    if isinstance(content, Mapping) and isinstance(content.get("annotations"), list):
+        content = content["annotations"]
+    if isinstance(content, Mapping) and "caption" not in content:
+        content = [{"file": name, "id": name, "caption": _single(value)} for name, value in content.items()]
+    for number, row in enumerate([content] if isinstance(content, Mapping) else content, start=1):
+        if not isinstance(row, Mapping):
+            raise UserError(f"{path}, entry {number}: no JSON object. {ACCEPTED}")
+        yield _of_row(row, number, f"entry {number}", path)
+
+
+def _single(value: Any) -> Any:
+    """The caption of ``"a"``, ``["a"]`` or ``[{"caption": "a"}]``."""
+    value = value[0] if isinstance(value, list) and len(value) == 1 else value
+    return value.get("caption") if isinstance(value, Mapping) else value
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and not name.endswith(".run"))
+        yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _of_texts(texts: list[Path], folder: Path) -> Iterator[Caption]:
+    for number, path in enumerate(texts, start=1):
+        name = str(path.relative_to(folder))
+        yield Caption(_first_line(read_text(path)), os.path.splitext(name)[0], "", number, name, stem=True)
+
+
+def _of_tar(path: Path, name: str) -> Iterator[Caption]:
+    """``KEY.txt`` of each image; ``KEY.json`` may say what file it was packed from."""
+    texts: dict[str, str] = {}
+    records: dict[str, Any] = {}
+    images: set[str] = set()
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                key, suffix = os.path.splitext(member.name.removeprefix("./"))
+                if is_image(member.name):
+                    images.add(key)
+                elif member.isfile() and suffix.lower() in (".txt", ".json"):
+                    content = decode(archive.extractfile(member).read(), f"{path}:{member.name}")  # type: ignore[union-attr]
+                    (texts if suffix.lower() == ".txt" else records)[key] = content
+    except (tarfile.TarError, OSError) as error:
+        raise UserError(f"{path}: not a complete, uncompressed tar ({error}).") from None
+    for number, (key, text) in enumerate(
+        ((key, text) for key, text in texts.items() if {key, f"{key}.0"} & images), start=1
+    ):
+        packed = _packed_from(records.get(key, ""), caption := _first_line(text))
+        yield Caption(caption, packed or f"{name}/{key}", "", number, f"{name}:{key}.txt", stem=not packed)
+
+
+def _packed_from(record: str, caption: str) -> str:
+    """The file that a record of ours is of; "" for a record of somebody else, which may hold any caption."""
+    try:
+        found = json.loads(record) if record else {}
+    except ValueError:
+        return ""
+    return str(found["file"]) if isinstance(found, dict) and "file" in found and found.get("caption") == caption else ""
+
+
+def _first_line(text: str) -> str:
+    """The best caption; the lines after it are the next best ones."""
+    return next((line.strip() for line in text.split("\n") if line.strip()), "")

@@ -8,13 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from latentcap.data.words import unspaced_language
+from latentcap.metrics.cider import cider
 from latentcap.metrics.coco import coco_scores
 from latentcap.metrics.scores import caption_scores
 from latentcap.metrics.tokenize import Tokenizer, tokenize
 
 COCO = ("METEOR", "SPICE")
-SCORES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr-D", "SPICE")
+PLAIN_CIDER = "CIDEr (plain)"
+SCORES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr-D", PLAIN_CIDER, "SPICE")
 COUNTS = ("distinct captions", "words used")
+OF_ONE_IMAGE = (
+    "none for one image: CIDEr weighs words by how few of the images' references share them, so that with one image "
+    "every weight is 0, whatever the caption. Score a whole split; dozens of images at least"
+)
 Column: TypeAlias = dict[str, float | None]
 
 
@@ -24,7 +31,8 @@ class Report:
 
     Both columns hold :data:`SCORES` (None: unavailable, see ``reasons``), :data:`COUNTS`, "mean length" in words and
     "novel share", the share of captions that are not word for word among the training captions (None: none known).
-    ``beside`` holds the same for further systems, by name.
+    ``beside`` holds the same for further systems, by name. ``unspaced`` is the language, if it is written without
+    spaces between words.
     """
 
     captions: Column
@@ -36,6 +44,7 @@ class Report:
     images: int
     references: int
     beside: dict[str, Column] = field(default_factory=dict)
+    unspaced: str | None = None
 
 
 def evaluate(
@@ -49,7 +58,7 @@ def evaluate(
     """Score (B,) captions against (B, any number) references.
 
     Args:
-        tokenizer: "words" or "ptb", for the captions, the references and the training captions alike.
+        tokenizer: of the captions, the references and the training captions alike.
         train: the training captions; without them the floor is the most frequent reference.
         beside: captions (B,) of further systems, by name.
 
@@ -69,7 +78,10 @@ def evaluate(
 
     def column(texts: Sequence[str]) -> tuple[Column, dict[str, str]]:
         programs, reasons = coco_scores(texts, wanted, metrics=COCO)
-        scores = {**caption_scores(texts, wanted), **programs}
+        scores: Column = {**caption_scores(texts, wanted), PLAIN_CIDER: cider(texts, wanted), **programs}
+        if len(texts) == 1:
+            scores |= dict.fromkeys(("CIDEr-D", PLAIN_CIDER))
+            reasons |= {"CIDEr": OF_ONE_IMAGE}
         return {name: scores[name] for name in SCORES} | _variety(texts, known), reasons
 
     systems = [
@@ -91,6 +103,7 @@ def evaluate(
         images=len(captions),
         references=sum(map(len, references)),
         beside={name: scores for name, (scores, _) in zip(others, rest, strict=True)},
+        unspaced=unspaced_language(text for group in references for text in group),
     )
 
 

@@ -1,34 +1,22 @@
-"""The systems that ``latentcap evaluate`` prints beside a model: retrieval, ablations, and models trained with less."""
+"""A model, and what it has to beat: retrieval, ablations, and models trained with less."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from latentcap.captioner import Captioner
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
 from latentcap.evaluation.baselines import ablations, mean_regions, nearest, without_context, write_captions
+from latentcap.evaluation.scored import Scored
 from latentcap.model.label_head import accuracies
 from latentcap.training.cached_regions import cached_regions
 
 
-@dataclass
-class Systems:
-    """What models wrote about the examples: the model itself, what it is compared with, and the context ablation."""
-
-    examples: list[Example]
-    model: list[str]
-    beside: dict[str, list[str]] = field(default_factory=dict)
-    ablation: dict[str, list[str]] = field(default_factory=dict)
-    labels: dict[str, tuple[float, float, int]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-
 def run_systems(
     options: argparse.Namespace, examples: Sequence[Example], train: Sequence[Example], texts: Sequence[str] | None
-) -> Systems:
+) -> Scored:
     """Run ``--model`` and its baselines on the examples.
 
     Args:
@@ -52,17 +40,17 @@ def run_systems(
         return write_captions(captioner, regions, what, search=search, blank=blank, title=title).texts
 
     own = write_captions(captioner, regions, examples, search=search, title="model")
-    systems = Systems(list(examples), own.texts if given is None else list(given))
+    scored = Scored("model", list(examples), own.texts if given is None else list(given))
     if usable.count(False):
-        systems.notes.append(f"left out: {usable.count(False):,} examples with unreadable images")
+        scored.notes.append(f"left out: {usable.count(False):,} examples with unreadable images")
     if own.labels:
-        systems.labels = accuracies(own.labels, [example.labels for example in examples])
+        scored.labels = accuracies(own.labels, [example.labels for example in examples])
     known = [example for example, readable in zip(known, regions.usable(known), strict=True) if readable]
     if known:
         places = nearest(mean_regions(regions, examples), mean_regions(regions, known))
-        systems.beside["nearest"] = [known[place].captions[0] for place in places]
+        scored.beside["nearest"] = [known[place].captions[0] for place in places]
     else:
-        systems.notes.append("no nearest neighbour: give the training examples with --train")
+        scored.notes.append("no nearest neighbour: give the training examples with --train")
     changed = ablations(examples, options.seed)
     has_context = captioner.model.context is not None and any(map(_has_context, examples))
     without = [without_context(example) for example in examples]
@@ -71,25 +59,25 @@ def run_systems(
         ("context only", options.context_only, lambda: write(examples, "context only", blank=True)),
     ):
         if folder:
-            systems.beside[name] = _trained(folder, examples, without, options, name)
-            systems.notes.append(f"{name}: the model in {folder}, trained so")
+            scored.beside[name] = _trained(folder, examples, without, options, name)
+            scored.notes.append(f"{name}: the model in {folder}, trained so")
         elif (found := fallback()) is not None:
-            systems.beside[name] = found
+            scored.beside[name] = found
             what = "without context" if name == "image only" else "with an even grey image"
-            systems.notes.append(f"{name}: the same model {what}, for which it was not trained")
-    systems.beside["shuffled"] = write(changed["shuffled images"](), "shuffled images")
-    systems.notes.append(f"shuffled: the same model with another patient's image (seed {options.seed})")
+            scored.notes.append(f"{name}: the same model {what}, for which it was not trained")
+    scored.beside["shuffled"] = write(changed["shuffled images"](), "shuffled images")
+    scored.notes.append(f"shuffled: the same model with another patient's image (seed {options.seed})")
     if options.ablate == "context":
         if not has_context:
             raise UserError(
                 f"--ablate context: {options.model} reads no context, or the examples have none. "
                 "Name its columns, as --field context=COLUMN or --field numbers=age."
             )
-        systems.ablation = {
+        scored.ablation = {
             "with context": own.texts,
             **{name: write(changed[name](), name) for name in ("no context", "another's context")},
         }
-    return systems
+    return scored
 
 
 def _trained(

@@ -1,4 +1,4 @@
-"""The tables that ``latentcap.cli.evaluate`` prints."""
+"""The tables that ``latentcap evaluate`` prints."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ def score_table(columns: Mapping[str, Column], title: str) -> Table:
 
 def interval_tables(comparison: Comparison) -> list[Table]:
     """Two scores to a table, which fit 80 columns: see :func:`interval_table`."""
+    if not comparison.systems:
+        return []
     first, *_ = comparison.systems
     tested = [name for name in comparison.systems[first].intervals if name in TESTED or " F1 " in name]
     return [interval_table(comparison, tested[at : at + 2]) for at in range(0, len(tested), 2)]

@@ -1,0 +1,96 @@
+"""What ``latentcap evaluate`` prints: the tables, and below them in words what they rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.markup import escape
+
+from latentcap.evaluation.comparison import Comparison
+from latentcap.evaluation.report import PLAIN_CIDER, Report
+from latentcap.evaluation.results import Results
+from latentcap.evaluation.tables import agreement_table, interval_tables, score_table
+
+TOKENIZERS = {
+    "ptb": "ptb (as COCO's evaluation)",
+    "words": "words (our own; close to COCO's)",
+    "whitespace": "whitespace (the text as it is; full stops count as words)",
+}
+
+
+def print_results(results: Results, console: Console) -> None:
+    """Tables, then lines."""
+    report, scored = results.report, results.scored
+    title = f"{report.images:,} images, {report.references:,} references ({', '.join(scored.splits)})"
+    columns = {
+        scored.name: report.captions,
+        "floor": report.floor,
+        **{key: report.beside[key] for key in scored.beside},
+    }
+    console.print(score_table(columns, title))
+    for table in interval_tables(results.comparison):
+        console.print(table)
+    for kind, agreement in results.agreement.items():
+        console.print(agreement_table(kind, agreement))
+    if results.changed:
+        ablation = {key: report.beside[key] for key in scored.ablation}
+        console.print(score_table(ablation, "the same model, context changed"))
+        for table in interval_tables(results.changed):
+            console.print(table)
+    for line in lines(results):
+        console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def lines(results: Results) -> Iterator[str]:
+    """What the tables rest on, what is left out of them, and what they say."""
+    report, scored = results.report, results.scored
+    source = "training caption" if report.floor_from_training else "reference (no training captions are known)"
+    yield f"floor: the most frequent {source}, given to every image: '{report.floor_caption}'"
+    yield from scored.notes
+    yield f"tokenizer: {TOKENIZERS[report.tokenizer]}; references are scored whole"
+    if report.unspaced:
+        yield _unspaced(report)
+    yield (
+        f"CIDEr-D: what COCO's evaluation prints as CIDEr; {PLAIN_CIDER}: without clipping and the penalty on lengths, "
+        "which make the D"
+    )
+    yield _intervals(results.comparison)
+    yield from (f"{name}: {reason}" for name, reason in results.reasons.items())
+    yield from (f"{name}: {value}" for name, value in results.plugins.items() if value is not None)
+    for name, (right, most, count) in scored.labels.items():
+        yield f"label {name}: {right:.1%} right of {count:,}; the most frequent class is {most:.1%}"
+    yield from results.comparison.verdicts
+    if results.changed:
+        yield from _ablation(results.changed)
+
+
+def _unspaced(report: Report) -> str:
+    said = f"{report.unspaced} is written without spaces between words:"
+    if report.tokenizer == "whitespace":
+        return f"{said} what stands between blanks is one word here; leave --tokenizer out to score by character"
+    return f"{said} scored by character (words that blanks separate: --tokenizer whitespace)"
+
+
+def _intervals(comparison: Comparison) -> str:
+    if not comparison.systems:
+        return (
+            "intervals and tests: none, for all images are of one patient or group, and there is nothing to resample. "
+            "Score more of them"
+        )
+    return (
+        f"intervals: 95 %, paired bootstrap of {comparison.samples:,} resamples of {comparison.groups:,} patients or "
+        f"groups (seed {comparison.seed}); p: share of resamples in which the model is not better; METEOR "
+        "exact: its exact matches alone, which can be resampled"
+    )
+
+
+def _ablation(changed: Comparison) -> Iterator[str]:
+    """Whether the context helps, and whether it is read or only there."""
+    for name, standing in list(changed.systems.items())[1:]:
+        found = standing.behind_model["CIDEr-D"]
+        says = "helps" if found.beats else "does not help"
+        yield (
+            f"context: the patient's own {says} against {name}: CIDEr-D {found.value:+.4f} "
+            f"({found.low:+.4f} to {found.high:+.4f}), p = {found.p:.3f}"
+        )

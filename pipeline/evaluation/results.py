@@ -1,0 +1,156 @@
+"""All numbers about what is scored: scores, intervals and tests, clinical agreement, the user's own weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from latentcap.evaluation.comparison import Comparison, compare
+from latentcap.evaluation.report import Report, evaluate
+from latentcap.evaluation.scored import Scored
+from latentcap.metrics.clinical.scores import Uncertain, chexpert_agreement, imaging_agreement
+from latentcap.metrics.tokenize import Tokenizer
+
+Agreements = dict[str, dict[str, dict[str, float]]]
+"""For each kind of agreement and each system: precision, recall and F1 in each way of averaging."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """``changed`` compares the model with itself in another context; ``reasons`` say why a score is missing."""
+
+    scored: Scored
+    report: Report
+    comparison: Comparison
+    changed: Comparison | None
+    agreement: Agreements
+    plugins: dict[str, Any]
+    reasons: dict[str, str]
+    uncertain: Uncertain
+
+    @property
+    def systems(self) -> dict[str, list[str]]:
+        """The captions of every system, (B,) each: those in question, the floor, what they are compared with."""
+        return all_systems(self.scored, self.report)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every number at full precision, in types that JSON has."""
+        scored, matches = self.scored, self.scored.matches
+        content: dict[str, Any] = {
+            **dataclasses.asdict(self.report),
+            "reasons": self.reasons,
+            "splits": scored.splits,
+            "comparison": dataclasses.asdict(self.comparison),
+            "agreement": self.agreement,
+            "ablation": dataclasses.asdict(self.changed) if self.changed else None,
+            "labels": {
+                name: dict(zip(("accuracy", "most frequent", "examples"), found, strict=True))
+                for name, found in scored.labels.items()
+            },
+            "plugins": self.plugins,
+            "uncertain": self.uncertain,
+            "notes": scored.notes,
+        }
+        if matches:
+            content["unmatched_captions"] = [caption.file or caption.id for caption in matches.unmatched_captions]
+            content["unmatched_examples"] = matches.unmatched_examples
+        content["examples"] = [
+            {"id": example.id, "references": example.captions}
+            | {name: texts[place] for name, texts in self.systems.items()}
+            for place, example in enumerate(scored.examples)
+        ]
+        return content
+
+
+def all_systems(scored: Scored, report: Report) -> dict[str, list[str]]:
+    """The captions in question first, then the floor, then the others."""
+    return {scored.name: scored.texts, "floor": [report.floor_caption] * len(scored.texts), **scored.beside}
+
+
+def score(
+    scored: Scored,
+    *,
+    train: Sequence[str],
+    tokenizer: Tokenizer,
+    samples: int = 1000,
+    seed: int = 0,
+    clinical: Sequence[str] = (),
+    uncertain: Uncertain = "positive",
+    plugins: Mapping[str, str | None] | None = None,
+) -> Results:
+    """Score everything there is.
+
+    Args:
+        train: the training captions, for the floor and for what is novel.
+        samples: bootstrap resamples, drawn from ``seed``.
+        clinical: of ``comparison.FINDINGS``.
+        uncertain: what a doubtful finding counts as.
+        plugins: folders of the weights of ``CheXbert`` and ``RadGraph``.
+    """
+    references = scored.references
+    others = {**scored.beside, **scored.ablation}
+    report = evaluate(scored.texts, references, tokenizer=tokenizer, train=train, beside=others)
+    systems, reasons = all_systems(scored, report), dict(report.reasons)
+
+    def compared(systems: Mapping[str, Sequence[str]]) -> Comparison:
+        return compare(
+            systems,
+            references,
+            tokenizer=tokenizer,
+            groups=scored.patients,
+            samples=samples,
+            seed=seed,
+            clinical=clinical,
+            uncertain=uncertain,
+        )
+
+    return Results(
+        scored,
+        report,
+        comparison=compared(systems),
+        changed=compared(scored.ablation) if scored.ablation else None,
+        agreement=_agreement(systems, references, clinical, uncertain),
+        plugins=_plugins(scored, plugins or {}, uncertain, reasons),
+        reasons=reasons,
+        uncertain=uncertain,
+    )
+
+
+def _agreement(
+    systems: Mapping[str, Sequence[str]],
+    references: Sequence[Sequence[str]],
+    clinical: Sequence[str],
+    uncertain: Uncertain,
+) -> Agreements:
+    tables: Agreements = {}
+    for name, texts in systems.items():
+        if "chexpert" in clinical:
+            found = chexpert_agreement(texts, references, uncertain=uncertain)
+            tables.setdefault(f"CheXpert observations, doubt counts as {uncertain}", {})[name] = found.scores()
+        if "imaging" in clinical:
+            for field, agreement in imaging_agreement(texts, references).items():
+                tables.setdefault(f"{field} named", {})[name] = agreement.scores()
+    return tables
+
+
+def _plugins(
+    scored: Scored, folders: Mapping[str, str | None], uncertain: Uncertain, reasons: dict[str, str]
+) -> dict[str, Any]:
+    """Scores of the user's own CheXbert and RadGraph weights; None, with a reason, where they cannot run."""
+    if not any(folders.values()):
+        return {}
+    from latentcap.metrics.clinical.plugins import chexbert_agreement, radgraph_f1
+
+    found: dict[str, Any] = {}
+    for name, folder in folders.items():
+        if folder and name == "CheXbert":
+            found[name], reason = chexbert_agreement(scored.texts, scored.references, folder, uncertain=uncertain)
+        elif folder:
+            found[name], reason = radgraph_f1(scored.texts, scored.references, folder)
+        else:
+            continue
+        if reason:
+            reasons[name] = reason
+    return found
