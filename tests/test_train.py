@@ -15,6 +15,7 @@ import torch
 
 from latentcap.captioner import Captioner
 from latentcap.cli.train import main
+from latentcap.data.batches.datamodule import CaptionData
 from latentcap.data.errors import UserError
 from latentcap.data.readers import read_examples
 from latentcap.data.scenes import render_scenes
@@ -84,6 +85,20 @@ def test_fit_leaves_a_model_folder_and_scores(train: Runner, scenes: Path) -> No
     assert len(captions) == 10
     assert set(captions[0]) == {"index", "id", "file", "caption", "score"}
     assert [caption["index"] for caption in captions] == list(range(10))
+
+
+@pytest.mark.parametrize(("given", "seed"), [(["--seed_everything=7"], 7), (["--data.seed=3"], 3), ([], 0)])
+def test_the_seed_of_a_run_is_that_of_its_data_too(
+    train: Runner, given: list[str], seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that trainings with several seeds differ in the order of their batches, not in their first weights alone."""
+
+    def stop(data: CaptionData, stage: str) -> None:
+        raise UserError(f"the seed is {data.seed}")
+
+    monkeypatch.setattr(CaptionData, "setup", stop)
+    with pytest.raises(UserError, match=f"the seed is {seed}"):
+        train("fit", "run", *given)
 
 
 def test_validate_and_test_score_a_model_folder(train: Runner) -> None:

@@ -200,7 +200,7 @@ def train(variant: Variant, seed: int, options: argparse.Namespace, size: int) -
     folder = options.output / variant.folder / f"seed{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     settings = {f"model.model.fusion.{name}": value for name, value in variant.overrides(size).items()}
-    settings |= {"seed_everything": seed, "data.seed": seed, "trainer.default_root_dir": folder}
+    settings |= {"seed_everything": seed, "trainer.default_root_dir": folder}
     settings["trainer.enable_progress_bar"] = "false"
     command = [*TRAIN, "fit", *options.training]
     command += [f"--{name}={value}" for name, value in settings.items()]

@@ -70,6 +70,8 @@ class TrainCLI(LightningCLI):
             if not last.is_file():
                 raise UserError(f"no run to go on with: {last} does not exist. Leave out --ckpt_path to start one.")
             config.ckpt_path = str(last)
+        if config.data.seed is None:
+            config.data.seed = int(config.seed_everything)
         if config.get("ckpt_path"):
             config.weights_only = True
         if config.trainer.precision is None:
