@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from latentcap.captioner import Captioner
-from latentcap.cli.search_options import OPTIONS
+from latentcap.search.config import SearchConfig
 from latentcap.training.card import model_card
 from tests.helpers import tiny_captioner
 
@@ -45,4 +45,4 @@ def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
 def test_every_setting_that_it_names_exists() -> None:
     text = re.search(r"settings of the search \((.*?), \.\.\.\)", card_of(tiny_captioner()))
     assert text
-    assert {name.strip("` ") for name in text[1].split(",")} <= {name for name, *_ in OPTIONS}
+    assert {name.strip("` ") for name in text[1].split(",")} <= set(SearchConfig.__dataclass_fields__)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from latentcap.cli.search_options import OPTIONS, add_search_options, search_settings
-from latentcap.search.config import SearchConfig
+from latentcap.cli.search_options import add_search_options, search_settings
+from latentcap.search.config import SearchConfig, default, described
 
 
 def parse(*arguments: str) -> argparse.Namespace:
@@ -16,7 +16,16 @@ def parse(*arguments: str) -> argparse.Namespace:
 
 
 def test_every_setting_has_an_option() -> None:
-    assert {name for name, *_ in OPTIONS} == set(SearchConfig.__dataclass_fields__)
+    parser = argparse.ArgumentParser()
+    add_search_options(parser)
+    options = {action.dest: action for action in parser._actions if action.dest != "help"}
+    assert list(options) == list(SearchConfig.__dataclass_fields__)
+    for name, option in options.items():
+        assert option.help == described()[name]
+        assert option.default is None
+        assert option.type is (
+            None if name == "sample" else str if name.endswith(("words", "endings")) else type(default(name))
+        )
 
 
 def test_only_what_is_given_changes() -> None:

@@ -14,7 +14,6 @@ off is never read. Every writer makes files of its own, so processes cannot dist
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -31,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from latentcap.data.errors import UserError
@@ -170,15 +170,17 @@ class FeatureCache:
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Held by the one process that extracts into this cache. The system frees it when that process ends."""
+        lock = FileLock(self.path / "lock", thread_local=False)
         with self._explained(0):
-            file = open(self.path / "lock", "ab")  # noqa: SIM115
-        with file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                lock.acquire(blocking=False)
+            except Timeout:
                 logger.info("another process is filling the feature cache %s; waiting for it", self.path)
-                fcntl.flock(file, fcntl.LOCK_EX)
+                lock.acquire()
+        try:
             yield
+        finally:
+            lock.release()
 
     def require_space(self, count: int) -> None:
         """Raises UserError unless ``count`` more entries fit on the disk."""

@@ -17,6 +17,8 @@ from latentcap.data.jsonl import parse_line, to_line
 
 Record = dict[str, Any]
 
+APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)  # the last is of Windows
+
 
 class Journal:
     """Records in the order in which they became known, a line of JSON each.
@@ -89,7 +91,7 @@ class Journal:
     def __enter__(self) -> Self:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            self._file = os.open(self.path, APPEND, 0o666)
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({error.strerror}).") from None
         return self

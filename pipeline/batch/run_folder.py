@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -15,6 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from latentcap.batch.journal import Journal, written_to_disk
 from latentcap.data.errors import UserError
 
@@ -24,7 +25,8 @@ MAX_SHOWN = 6
 
 
 class RunFolder:
-    """``OUTPUT.run/``: ``manifest.json``, ``errors.jsonl``, a lock, and the journal of formats that are written last.
+    """``OUTPUT.run/``: ``manifest.json``, ``errors.jsonl``, a lock, its ``writer``, and the journal of formats that are
+    written last.
 
     Use as a context manager: it holds the lock, which the system drops with the process, however that ends.
     """
@@ -33,39 +35,42 @@ class RunFolder:
         self.path, self.output = path, output
         self.manifest: dict[str, Any] = {}
         self.errors = Journal(path / "errors.jsonl")
-        self._lock: int | None = None
+        self._lock = FileLock(path / "lock", thread_local=False)
 
     def __enter__(self) -> RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise UserError(f"{self.path}: cannot be written ({error.strerror}).") from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(self._lock, 200, 0).decode(errors="replace").strip() or "unknown"
-            self._release()
+            self._lock.acquire(blocking=False)
+            self._writer.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
+        except Timeout:
             raise UserError(
-                f"{self.output}: another run is writing it ({holder}). Wait for it, stop it, or choose another output."
+                f"{self.output}: another run is writing it ({self._holder()}). Wait for it, stop it, or choose another "
+                "output."
             ) from None
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        except OSError as error:
+            self._lock.release()
+            raise UserError(f"{self.path}: cannot be written ({error.strerror}).") from None
         self.manifest = self._read()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._release()
+        self._lock.release()
 
-    def _release(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+    @property
+    def _writer(self) -> Path:
+        """Says who holds the lock; apart from the lock itself, which some systems let nobody else read."""
+        return self.path / "writer"
+
+    def _holder(self) -> str:
+        try:
+            return self._writer.read_text(encoding="utf-8", errors="replace").strip() or "unknown"
+        except OSError:
+            return "unknown"
 
     def clear(self) -> None:
-        """Forget an earlier run: everything but the lock."""
+        """Forget an earlier run: everything but the lock and who holds it."""
         for path in self.path.iterdir():
-            if path.name != "lock":
+            if path.name not in ("lock", "writer"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         self.manifest = {}
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
@@ -26,31 +28,38 @@ class SearchConfig:
     """How captions are searched for: beam search (greedy, plain or diverse), or sampling.
 
     Lengths and n-grams count tokens: words, or pieces of words under BPE. Lists of words may be one text with commas.
+    This table is the only one: the options of the programs and the arguments of ``Captioner.caption`` are made of it.
 
     Attributes:
-        beam_size: beams per image; 1 is greedy. Not used for sampling.
-        max_length: longest caption in tokens, ``<eos>`` not counted.
-        min_length: shortest caption in tokens.
-        length_penalty: hypotheses are ranked by log p / length ** length_penalty; above 0 favours longer ones.
-        num_captions: how many of the best are returned, at most beam_size; or how many samples are drawn.
-        beam_groups: diverse beam search (Vijayakumar et al. 2016) with that many groups of beam_size / beam_groups.
+        beam_size: captions searched side by side; 1 is greedy. Not used for sampling.
+        num_captions: the best captions of each image, up to the beam size; of sampling, how many are drawn.
+        max_length: longest caption in words (tokens), the end not counted.
+        min_length: shortest caption in words (tokens).
+        length_penalty: captions are ranked by log p / length ** length_penalty: above 0 favours longer ones.
+        no_repeat_ngram: no run of that many words occurs twice in a caption; 0 allows it.
+        forbidden_words: words or phrases that no caption contains, such as "tree, swimming pool".
+        required_words: words or phrases that every caption contains; needs 2 beams or more.
+        bad_endings: words that no caption ends with; "english" stands for a, of, the and their like.
+        beam_groups: diverse beam search, with that many groups of beams, each kept off the words of those before.
         diversity_penalty: what a word costs, in nats, for each beam of earlier groups that takes it at the same step.
         sample: draw each word at random instead of searching for the most probable caption.
         temperature: of sampling; below 1 favours probable words.
         top_k: sample among the k most probable words only; 0 is all.
         top_p: sample among the most probable words that together reach this probability only; 1 is all.
-        seed: of sampling. An image's samples depend on the seed and its pixels, not on the batch it is in.
-        no_repeat_ngram: no run of that many tokens occurs twice in a caption; 0 allows it.
-        forbidden_words: words or phrases that no caption contains.
-        required_words: words or phrases that each caption contains (beam search with dynamic beam allocation).
-        bad_endings: words that no caption ends with; ``english`` stands for English function words ("a", "of", "the").
+        seed: of sampling; the same seed and image give the same captions, whatever else is captioned.
+
+    Sources: diverse beam search, Vijayakumar et al. 2016; required words, dynamic beam allocation, Post and Vilar 2018.
     """
 
     beam_size: int = 3
+    num_captions: int = 1
     max_length: int = 40
     min_length: int = 1
     length_penalty: float = 0.7
-    num_captions: int = 1
+    no_repeat_ngram: int = 0
+    forbidden_words: tuple[str, ...] = ()
+    required_words: tuple[str, ...] = ()
+    bad_endings: tuple[str, ...] = ()
     beam_groups: int = 1
     diversity_penalty: float = 0.5
     sample: bool = False
@@ -58,10 +67,6 @@ class SearchConfig:
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 0
-    no_repeat_ngram: int = 0
-    forbidden_words: tuple[str, ...] = ()
-    required_words: tuple[str, ...] = ()
-    bad_endings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in WORD_LISTS:
@@ -157,6 +162,11 @@ def _check_names(settings: Iterable[str]) -> None:
     for name in settings:
         if name not in valid:
             raise UserError(f"unknown search setting '{name}'.{did_you_mean(name, valid)}")
+
+
+def described() -> dict[str, str]:
+    """What each setting is, by its name: the lines of the class's docstring."""
+    return dict(re.findall(r"^ {4}(\w+): (.+)\.$", inspect.getdoc(SearchConfig) or "", re.MULTILINE))
 
 
 def default(name: str) -> Any:

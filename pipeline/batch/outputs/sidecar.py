@@ -73,7 +73,8 @@ class Sidecars(Output):
 
     def checkpoint(self) -> None:
         self._replay()
-        os.sync()
+        if hasattr(os, "sync"):
+            os.sync()
         self._mark.write(self.journal.path.stat().st_size)
 
     def finish(self, *, quiet: bool = False) -> None:
@@ -93,5 +94,8 @@ def _write(record: Record) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(target, encoding="utf-8", errors="surrogateescape") as file:
             file.write(record["_text"] + "\n")
+            if not hasattr(os, "sync"):  # Windows: each file is waited for, in place of all at a checkpoint
+                file.flush()
+                os.fsync(file.fileno())
     except OSError as error:
         raise write_error(target, error) from None
