@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -31,6 +32,16 @@ def in_half(value: Tensor) -> Tensor:
     return half if torch.equal(half.isfinite(), value.isfinite()) else value
 
 
+def check_finite(state: Mapping[str, Tensor], what: str) -> None:
+    """Raises UserError where weights are no numbers, as those of a training that broke down are."""
+    for name, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise UserError(
+                f"{what} holds values that are no numbers, first in '{name}': its training broke down. Train again "
+                "with a lower learning rate (--model.optim.lr)."
+            )
+
+
 def load_state(model: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
     """Fill the model. Raises UserError where tensors are missing or do not fit."""
     target = model.state_dict()
@@ -42,4 +53,5 @@ def load_state(model: nn.Module, state: dict[str, Tensor], folder: Path) -> None
             f"{folder / 'model.safetensors'} does not fit {folder / 'config.json'}: {len(problems)} tensors are "
             f"missing or of another shape and {len(unknown)} are unknown, first '{name}'."
         )
+    check_finite(state, str(folder / "model.safetensors"))
     model.load_state_dict({name: value.to(target[name].dtype) for name, value in state.items()})

@@ -16,7 +16,7 @@ from latentcap.data.batches.tokenizer import CaptionTokenizer
 from latentcap.data.batches.views import ViewSlots
 from latentcap.model.caption_model import CaptionModel
 from latentcap.model_folder import FORMAT_VERSION, read_config
-from latentcap.model_tensors import in_half, load_state, read_tensors
+from latentcap.model_tensors import check_finite, in_half, load_state, read_tensors
 from latentcap.search.config import SearchConfig
 
 CONTEXT_ENCODER = "context_encoder"  # sub-folder with the config and tokenizer of a transformers encoder
@@ -90,6 +90,7 @@ class SavedModel:
 
     def write(self, folder: Path, *, half: bool = True, card: str | None = None) -> None:
         """Write a model folder, as ``Captioner.save`` says. The config is written last: a folder with one is whole."""
+        check_finite(self.model.state_dict(), "the model")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").unlink(missing_ok=True)
         state = {

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from latentcap.data.batches.augmentation import Augmentation, VariedImage
 from latentcap.data.batches.context import ContextCollator, ContextFields
 from latentcap.data.batches.dataset import Batch, CaptionDataset
+from latentcap.data.batches.fixed import FixedBatches
 from latentcap.data.batches.frozen_layers import FrozenLayers
 from latentcap.data.batches.image_config import CropMode, ImageConfig
 from latentcap.data.batches.loaders import ResumableLoader, evaluation_loader, training_loader
@@ -88,9 +89,18 @@ class CaptionData(L.LightningDataModule):
         super().__init__()
         if vocabulary not in VOCABULARIES:
             raise UserError(f"data.vocabulary is '{vocabulary}': it must be one of {', '.join(VOCABULARIES)}.")
-        for name, value in (("batch_size", batch_size), ("captions_per_image", captions_per_image)):
-            if value < 1:
-                raise UserError(f"data.{name} is {value}: it must be 1 or more.")
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("eval_batch_size", eval_batch_size, 1),
+            ("captions_per_image", captions_per_image, 1),
+            ("workers", workers, 0),
+            ("variants", variants, 0),
+            ("seed", seed, 0),
+        ):
+            if value < least:
+                raise UserError(f"data.{name} is {value}: it must be {least} or more.")
+        if not 0 <= paraphrases <= 1:
+            raise UserError(f"data.paraphrases is {paraphrases}: it is a probability, from 0 to 1.")
         if not 0 <= val_share < 1:
             raise UserError(f"data.val_share is {val_share}: it must be at least 0 and below 1.")
         if variants and augmentation is None:
@@ -198,7 +208,8 @@ class CaptionData(L.LightningDataModule):
             world=self._world,
             completed=lambda: self.trainer.fit_loop.epoch_loop.batch_progress.current.completed if self.trainer else 0,
         )
-        return training_loader(dataset, sampler, workers=self._workers)
+        overfit = self.trainer is not None and self.trainer.overfit_batches > 0
+        return training_loader(dataset, FixedBatches(sampler.plan(0)) if overfit else sampler, workers=self._workers)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._evaluation_loader("val")

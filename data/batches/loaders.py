@@ -7,13 +7,14 @@ changed. So a run that is resumed sees what it would have seen, with any number 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
 from latentcap.data.batches.dataset import Batch, CaptionDataset
+from latentcap.data.batches.fixed import FixedBatches
 from latentcap.data.batches.sampler import CaptionBatchSampler, Draw
 
 
@@ -34,7 +35,9 @@ class ResumableLoader(DataLoader[Batch]):
         pass
 
 
-def training_loader(dataset: CaptionDataset, sampler: CaptionBatchSampler, *, workers: int) -> ResumableLoader:
+def training_loader(
+    dataset: CaptionDataset, sampler: CaptionBatchSampler | FixedBatches, *, workers: int
+) -> ResumableLoader:
     """Batches of an epoch, decoded by ``workers`` processes, or by this one for 0."""
     return ResumableLoader(dataset, sampler=sampler, persistent_workers=workers > 0, **_settings(workers))
 
@@ -44,7 +47,7 @@ def evaluation_loader(
 ) -> DataLoader[Batch]:
     """Every example once, this rank's share, with its first caption for the loss."""
     mine = [Draw(index, (0,), 0) for index in range(rank, len(dataset), world)]
-    batches: Sequence[list[Draw]] = [mine[at : at + batch_size] for at in range(0, len(mine), batch_size)]
+    batches = FixedBatches([mine[at : at + batch_size] for at in range(0, len(mine), batch_size)])
     return DataLoader(dataset, sampler=batches, **_settings(workers))
 
 

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from latentcap.captioner import Captioner
+from latentcap.data.errors import UserError, did_you_mean
 from latentcap.training.card import model_card
+from latentcap.training.finite_loss import NotFinite
 from latentcap.training.module import CaptionModule, describe
+from latentcap.training.trainer_settings import check_range
+
+logger = logging.getLogger(__name__)
+
+
+def check_monitor(setting: str, monitor: str | None, trainer: L.Trainer) -> None:
+    """Raises UserError where validation has not measured what a setting watches."""
+    known = sorted(name for name in trainer.callback_metrics if name.startswith("val/"))
+    if trainer.sanity_checking or monitor is None or monitor in trainer.callback_metrics:
+        return
+    raise UserError(
+        f"{setting}.monitor is '{monitor}', which validation does not measure.{did_you_mean(monitor, known)} "
+        f"It measures {', '.join(known)}."
+    )
 
 
 class EMA(WeightAveraging):
@@ -29,6 +46,8 @@ class EMA(WeightAveraging):
     """
 
     def __init__(self, decay: float = 0.998) -> None:
+        check_range("ema.decay", decay, 0, 1)
+
         def average(averaged: Tensor, current: Tensor, count: int | Tensor) -> Tensor:
             keep = min(decay, (1 + int(count)) / (10 + int(count)))
             return averaged.lerp(current.to(averaged.dtype), 1 - keep) if averaged.is_floating_point() else current
@@ -54,11 +73,23 @@ class RandomState(Callback):
             self.loaded = None
 
 
+class Stopping(EarlyStopping):
+    """Stops where validation has not got better for long; an epoch without validation says nothing."""
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        check_monitor("early_stopping", self.monitor, trainer)
+        super().on_validation_end(trainer, module)
+
+
 class Checkpoints(ModelCheckpoint):
     """The best checkpoint, and the last: of every epoch, validated or not, better or not.
 
     A run interrupted while it trains saves ``last`` and leaves ``best`` alone.
     """
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        check_monitor("checkpoint", self.monitor, trainer)
+        super().on_validation_end(trainer, module)
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         super().on_train_epoch_end(trainer, module)
@@ -66,12 +97,14 @@ class Checkpoints(ModelCheckpoint):
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, NotFinite):
+            return
         if trainer.training and trainer.global_step > 0:  # while validating, the weights are the averaged ones
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
 
 class ModelFolder(Callback):
-    """Writes the model folder from the best checkpoint when training ends or is interrupted.
+    """Writes the model folder from the best checkpoint when training ends, whatever ends it, after a step or more.
 
     Args:
         half: store weights in half precision.
@@ -83,22 +116,34 @@ class ModelFolder(Callback):
         self.folder: Path | None = None
 
     def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._write(trainer, module)
-
-    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt | SIGTERMException):
+        if trainer.global_step > 0:
             self._write(trainer, module)
 
-    def _write(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        if trainer.state.fn != TrainerFn.FITTING or trainer.global_step == 0:
+            return
+        try:
+            self._write(trainer, module, broken=isinstance(exception, NotFinite))
+        except Exception as error:  # what stopped the training is what is told
+            logger.warning("no model folder could be written: %s", error)
+        if self.folder is not None:
+            logger.info("model folder: %s", self.folder)
+
+    def _write(self, trainer: L.Trainer, module: L.LightningModule, *, broken: bool = False) -> None:
+        """``broken``: the weights as they are now are not to be used."""
         assert isinstance(module, CaptionModule)
         if not trainer.is_global_zero or module.model is None:
             return
         scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         best = next((entry for entry in trainer.checkpoint_callbacks if isinstance(entry, ModelCheckpoint)), None)
         state = None
-        if best is not None and best.best_model_path:
-            checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+        path = "" if best is None else best.best_model_path or (best.last_model_path if broken else "")
+        if path:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
             state, scores = checkpoint["state_dict"], checkpoint.get("scores", scores)
+        elif broken:
+            logger.warning("no model folder is written: there is no checkpoint from before")
+            return
         current = {name: value.clone() for name, value in module.state_dict().items()}
         if state is not None:
             module.load_state_dict(state)

@@ -10,7 +10,13 @@ import torch
 from torch import nn
 
 from latentcap.data.errors import UserError, did_you_mean
+from latentcap.training.trainer_settings import check_range
 
+RANGES = {
+    **dict.fromkeys(("lr", "backbone_lr", "context_lr", "fusion_lr", "decoder_lr", "weight_decay"), math.inf),
+    **dict.fromkeys(("label_weight", "attention_penalty"), math.inf),
+    **dict.fromkeys(("warmup", "final_lr", "label_smoothing", "scheduled_sampling"), 1.0),
+}
 PARTS = ("backbone", "context", "fusion", "decoder")
 
 
@@ -59,6 +65,10 @@ class OptimConfig:
     self_critical: int = 0
 
     def __post_init__(self) -> None:
+        for name, most in RANGES.items():
+            value = getattr(self, name)
+            if value is not None:
+                check_range(f"model.optim.{name}", value, 0, most)
         for name in (*self.frozen, *self.start_epoch):
             if name not in PARTS:
                 raise UserError(

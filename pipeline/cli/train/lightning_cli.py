@@ -8,7 +8,6 @@ them. A run writes to ``trainer.default_root_dir``: ``model/`` (what you caption
 from __future__ import annotations
 
 import logging
-import re
 import signal
 import sys
 import warnings
@@ -17,21 +16,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import EarlyStopping
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from latentcap.cli.train import VERBS
 from latentcap.data.batches.datamodule import CaptionData
-from latentcap.data.errors import UserError, did_you_mean
+from latentcap.data.errors import UserError
 from latentcap.in_the_box import find_recipe
 from latentcap.inference.precision import fast_dtype
-from latentcap.training.callbacks import EMA, Checkpoints, ModelFolder, RandomState
-from latentcap.training.lightning_messages import HARMLESS
+from latentcap.training.callbacks import EMA, Checkpoints, ModelFolder, RandomState, Stopping
+from latentcap.training.finite_loss import FiniteLoss
+from latentcap.training.lightning_messages import HARMLESS, explain
 from latentcap.training.module import CaptionModule
+from latentcap.training.parser_messages import check_configs, explain_parsing, known_keys
+from latentcap.training.trainer_settings import (
+    check_modes,
+    check_trainer,
+    find_checkpoint,
+    unused_parameters_allowed,
+    writable_folder,
+)
 
 logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+
+
+ROOT = "runs/default"
 
 
 class TrainCLI(LightningCLI):
@@ -44,7 +54,7 @@ class TrainCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(EMA, "ema")
         parser.add_lightning_class_args(Checkpoints, "checkpoint")
-        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.add_lightning_class_args(Stopping, "early_stopping")
         parser.add_lightning_class_args(ModelFolder, "model_folder")
         parser.set_defaults(
             {
@@ -56,20 +66,27 @@ class TrainCLI(LightningCLI):
                 "early_stopping.monitor": "val/CIDEr-D",
                 "early_stopping.mode": "max",
                 "early_stopping.patience": 10,
+                "early_stopping.strict": False,
             }
         )
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Find the checkpoint too: what comes next opens it."""
+        super().parse_arguments(parser, args)
+        config = self.config[self.config.subcommand]
+        if config.get("ckpt_path"):
+            root = Path(config.trainer.default_root_dir or ROOT)
+            config.ckpt_path = find_checkpoint(config.ckpt_path, root, resume=self.config.subcommand == "fit")
+
     def before_instantiate_classes(self) -> None:
-        """Put checkpoints and logs below the run's folder, and find its last checkpoint."""
+        """Put checkpoints and logs below the run's folder, and refuse what cannot work."""
         config = self.config[self.subcommand] if self.subcommand else self.config
-        root = Path(config.trainer.default_root_dir or "runs/default")
+        root = Path(config.trainer.default_root_dir or ROOT)
         config.trainer.default_root_dir = str(root)
         config.checkpoint.dirpath = config.checkpoint.dirpath or str(root / "checkpoints")
-        if config.get("ckpt_path") == "last":
-            last = root / "checkpoints" / "last.ckpt"
-            if not last.is_file():
-                raise UserError(f"no run to go on with: {last} does not exist. Leave out --ckpt_path to start one.")
-            config.ckpt_path = str(last)
+        check_trainer(config.trainer)
+        check_modes(checkpoint=config.checkpoint.mode, early_stopping=config.early_stopping.mode)
+        writable_folder(root)
         if config.data.seed is None:
             config.data.seed = int(config.seed_everything)
         if config.get("ckpt_path"):
@@ -82,9 +99,8 @@ class TrainCLI(LightningCLI):
                 "Leave the setting out, or give 32-true."
             )
         if config.trainer.strategy == "auto" and config.trainer.devices != 1 and _several_devices(config.trainer):
-            config.trainer.strategy = (
-                "ddp_find_unused_parameters_true"  # a batch without any context uses no context table
-            )
+            config.trainer.strategy = "ddp"
+        config.trainer.strategy = unused_parameters_allowed(config.trainer.strategy)
 
     def before_fit(self) -> None:
         self.model.resume_from = self.config_init[self.subcommand].ckpt_path
@@ -115,38 +131,15 @@ def with_recipes(arguments: Sequence[str]) -> list[str]:
 class ShortErrorParser(LightningArgumentParser):
     """Errors as one message that names what is wrong and the nearest valid name, not a page of usage."""
 
+    arguments: Sequence[str] = ()
+
     def error(self, message: str, ex: Exception | None = None) -> Any:
         cause: BaseException | None = ex
         while cause is not None:
             if isinstance(cause, UserError):
                 raise cause
             cause = cause.__cause__ or cause.__context__
-        raise UserError(shorten(message, known_keys(self)))
-
-
-def known_keys(parser: Any) -> list[str]:
-    """Every dotted key of the parser and its subcommands."""
-    keys = [action.dest for action in parser._actions]
-    for action in parser._actions:
-        for sub in (getattr(action, "_name_parser_map", None) or {}).values():
-            keys += [entry.dest for entry in sub._actions]
-            # settings inside dataclass arguments are found by instantiating their help
-            for entry in sub._actions:
-                nested = getattr(getattr(entry, "_typehint", None), "__dataclass_fields__", None)
-                keys += [f"{entry.dest}.{name}" for name in nested or ()]
-    return keys
-
-
-def shorten(message: str, keys: list[str]) -> str:
-    """jsonargparse's message in one line, with the nearest valid name for an unknown key."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    details = [line[2:] for line in lines if line.startswith("- ") and "NoneType" not in line]
-    text = " ".join([lines[0].removesuffix("Does not validate against any of the Union subtypes"), *details[:2]])[:600]
-    unknown = re.search(r"(?:key|option|arguments:)\s*[\"'`]?(?:--)?([\w.]+)", message, re.IGNORECASE)
-    if unknown and unknown[1] not in keys:
-        leaves = {key.split(".")[-1] for key in keys}
-        text += did_you_mean(unknown[1], keys) or did_you_mean(unknown[1].split(".")[-1], leaves)
-    return text
+        raise UserError(explain_parsing(message, known_keys(self), self.arguments))
 
 
 def _several_devices(trainer: Any) -> bool:
@@ -170,16 +163,22 @@ def train(arguments: Sequence[str]) -> int:
     except SIGTERMException:  # of a scheduler, or of a machine that shuts down; it would exit with 0
         print("terminated; the same command with --ckpt_path last goes on from here", file=sys.stderr)
         return 128 + signal.SIGTERM
-    except ValueError as error:
-        if isinstance(error, UserError) or "Does not validate" not in str(error):
+    except UserError:
+        raise
+    except Exception as error:
+        said = explain_parsing(str(error), []) if "Does not validate" in str(error) else explain(error)
+        if said is None:
             raise
-        raise UserError(shorten(str(error), [])) from error
+        raise UserError(said) from error
 
 
 def _train(arguments: Sequence[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for message in HARMLESS:
         warnings.filterwarnings("ignore", message)
+    arguments = with_recipes(arguments)
+    check_configs(arguments)
+    ShortErrorParser.arguments = arguments
     cli = TrainCLI(
         CaptionModule,
         CaptionData,
@@ -190,14 +189,17 @@ def _train(arguments: Sequence[str]) -> int:
         trainer_defaults={
             "max_epochs": 20,
             "gradient_clip_val": 1.0,
-            "callbacks": [RandomState()],
+            "callbacks": [RandomState(), FiniteLoss()],
             "num_sanity_val_steps": 0,
             "use_distributed_sampler": False,
             "enable_model_summary": False,
             "log_every_n_steps": 20,
         },
-        args=with_recipes(arguments),
+        auto_configure_optimizers=False,
+        args=list(arguments),
     )
+    if cli.subcommand == "fit" and cli.trainer.global_step == 0:
+        raise UserError("no step was made, so there is no model: see trainer.limit_train_batches and trainer.max_time.")
     folder = next((entry.folder for entry in cli.trainer.callbacks if isinstance(entry, ModelFolder)), None)  # type: ignore[attr-defined]
     if folder is not None:
         print(f"model folder: {folder}")
