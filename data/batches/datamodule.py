@@ -97,7 +97,7 @@ class CaptionData(L.LightningDataModule):
             ("variants", variants, 0),
             ("seed", seed, 0),
         ):
-            if value < least:
+            if value is not None and value < least:
                 raise UserError(f"data.{name} is {value}: it must be {least} or more.")
         if not 0 <= paraphrases <= 1:
             raise UserError(f"data.paraphrases is {paraphrases}: it is a probability, from 0 to 1.")

@@ -176,8 +176,8 @@ def _train(arguments: Sequence[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for message in HARMLESS:
         warnings.filterwarnings("ignore", message)
-    arguments = with_recipes(arguments)
     check_configs(arguments)
+    arguments = with_recipes(arguments)
     ShortErrorParser.arguments = arguments
     cli = TrainCLI(
         CaptionModule,
