@@ -13,7 +13,7 @@ from latentcap.data.errors import UserError
 from latentcap.data.example import Example, ImageRef
 from latentcap.model.fusion import Attention
 from latentcap.training.cached_regions import cached_regions
-from latentcap.training.module import doubly_stochastic
+from latentcap.training.losses import doubly_stochastic
 from tests.helpers import picture, tiny_captioner
 
 

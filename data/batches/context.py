@@ -61,6 +61,11 @@ class ContextBatch:
         """The context of some of the examples."""
         return ContextBatch(self.tokens[rows], self.mask[rows], self.numbers[rows], self.categories[rows])
 
+    def pin_memory(self) -> ContextBatch:
+        return ContextBatch(
+            self.tokens.pin_memory(), self.mask.pin_memory(), self.numbers.pin_memory(), self.categories.pin_memory()
+        )
+
     def to(self, device: torch.device | str) -> ContextBatch:
         return ContextBatch(
             self.tokens.to(device), self.mask.to(device), self.numbers.to(device), self.categories.to(device)

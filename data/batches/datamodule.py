@@ -186,6 +186,7 @@ class CaptionData(L.LightningDataModule):
                 max_length=max_length,
                 paraphrases=training and self.paraphrases > 0,
                 shared=self._workers > 0,
+                stand_ins=training,
             )
         if "train" in self.datasets:
             unit = "words" if tokenizer.kind == "word" else "pieces"
@@ -208,8 +209,9 @@ class CaptionData(L.LightningDataModule):
             world=self._world,
             completed=lambda: self.trainer.fit_loop.epoch_loop.batch_progress.current.completed if self.trainer else 0,
         )
-        overfit = self.trainer is not None and self.trainer.overfit_batches > 0
-        return training_loader(dataset, FixedBatches(sampler.plan(0)) if overfit else sampler, workers=self._workers)
+        overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        batches = FixedBatches(sampler.plan(0)) if overfit else sampler
+        return training_loader(dataset, batches, workers=self._workers, pin=self._pin)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._evaluation_loader("val")
@@ -224,6 +226,7 @@ class CaptionData(L.LightningDataModule):
             rank=self._rank,
             world=self._world,
             workers=self._workers,
+            pin=self._pin,
         )
 
     def _balanced(self, examples: Sequence[Example]) -> list[float] | None:
@@ -241,6 +244,10 @@ class CaptionData(L.LightningDataModule):
     @property
     def _workers(self) -> int:
         return self.workers if self._live else 0
+
+    @property
+    def _pin(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     @property
     def _rank(self) -> int:

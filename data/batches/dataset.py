@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -53,6 +53,12 @@ class Batch:
         names = ("images", "regions", "cells", "view_mask", "context")
         return {name: getattr(self, name) for name in names}
 
+    def pin_memory(self) -> Batch:
+        """The same in memory that a GPU can read while the program goes on."""
+        values: dict[str, Any] = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        pinned = {name: value.pin_memory() for name, value in values.items() if hasattr(value, "pin_memory")}
+        return Batch(**{**values, **pinned})
+
 
 class CaptionDataset(Dataset[Batch]):
     """The examples of one split; an item is a whole :class:`Batch`, drawn by ``CaptionBatchSampler``.
@@ -61,6 +67,8 @@ class CaptionDataset(Dataset[Batch]):
 
     Args:
         shared: keep examples in memory that worker processes share.
+        stand_ins: where none of a batch's images can be read, another example takes their place: a process that
+            trains together with others may not leave out a step.
     """
 
     def __init__(
@@ -73,8 +81,9 @@ class CaptionDataset(Dataset[Batch]):
         max_length: int,
         paraphrases: bool = False,
         shared: bool = False,
+        stand_ins: bool = False,
     ) -> None:
-        self.context, self.source = context, source
+        self.context, self.source, self.stand_ins = context, source, stand_ins
         self.coverage = Coverage(max_length, tokenizer.unk_id)
         usable = source.usable(examples)
         kept: list[Example] = []
@@ -107,9 +116,15 @@ class CaptionDataset(Dataset[Batch]):
         return len(self.examples)
 
     def __getitem__(self, draws: list[Draw]) -> Batch | None:  # type: ignore[override]
-        """The batch of some draws; None where none of its images could be read."""
+        """The batch of some draws; None where none of its images could be read, unless with ``stand_ins``.
+
+        Raises UserError where these are asked for and no image of the data set can be read.
+        """
         examples = [self.examples[draw.example] for draw in draws]
         kept, images = self.source.load(examples, [draw.variant for draw in draws])
+        if not kept and self.stand_ins:
+            draws, examples, images = self._stand_in(draws[0])
+            kept = [0]
         if not kept:
             return None
         draws, examples = [draws[place] for place in kept], [examples[place] for place in kept]
@@ -129,6 +144,17 @@ class CaptionDataset(Dataset[Batch]):
             references=[list(example.captions) for example in examples],
             **images,
         )
+
+    def _stand_in(self, draw: Draw) -> tuple[list[Draw], list[Example], dict[str, Tensor]]:
+        """The next example after a draw's that can be read, with as many texts."""
+        for step in range(1, len(self)):
+            place = (draw.example + step) % len(self)
+            kept, images = self.source.load([self.examples[place]], [draw.variant])
+            if kept:
+                count = len(self.texts[place])
+                texts = tuple(number % count for number in range(len(draw.texts)))
+                return [Draw(place, texts, draw.variant)], [self.examples[place]], images
+        raise UserError("no image of the training data can be read any more: see that its disk is still there.")
 
     def __getstate__(self) -> dict[str, Any]:
         """What a worker needs, which draws no captions itself."""

@@ -36,25 +36,29 @@ class ResumableLoader(DataLoader[Batch]):
 
 
 def training_loader(
-    dataset: CaptionDataset, sampler: CaptionBatchSampler | FixedBatches, *, workers: int
+    dataset: CaptionDataset, sampler: CaptionBatchSampler | FixedBatches, *, workers: int, pin: bool = False
 ) -> ResumableLoader:
-    """Batches of an epoch, decoded by ``workers`` processes, or by this one for 0."""
-    return ResumableLoader(dataset, sampler=sampler, persistent_workers=workers > 0, **_settings(workers))
+    """Batches of an epoch, decoded by ``workers`` processes, or by this one for 0.
+
+    ``pin``: in memory that a GPU can read while the program goes on.
+    """
+    return ResumableLoader(dataset, sampler=sampler, persistent_workers=workers > 0, **_settings(workers, pin))
 
 
 def evaluation_loader(
-    dataset: CaptionDataset, *, batch_size: int, rank: int, world: int, workers: int
+    dataset: CaptionDataset, *, batch_size: int, rank: int, world: int, workers: int, pin: bool = False
 ) -> DataLoader[Batch]:
     """Every example once, this rank's share, with its first caption for the loss."""
     mine = [Draw(index, (0,), 0) for index in range(rank, len(dataset), world)]
     batches = FixedBatches([mine[at : at + batch_size] for at in range(0, len(mine), batch_size)])
-    return DataLoader(dataset, sampler=batches, **_settings(workers))
+    return DataLoader(dataset, sampler=batches, **_settings(workers, pin))
 
 
-def _settings(workers: int) -> dict[str, Any]:
+def _settings(workers: int, pin: bool) -> dict[str, Any]:
     return {
         "batch_size": None,  # an item of the dataset is a batch
         "num_workers": workers,
+        "pin_memory": pin,
         "worker_init_fn": _start_worker,
         "generator": torch.Generator(),  # a loader that draws from the global state would shift what follows
     }

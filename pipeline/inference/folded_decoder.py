@@ -104,7 +104,7 @@ class FoldedDecoder:
         gates = embedding(tokens, self.words) + _product(asking, self.recurrent)
         asking, asking_cell = _lstm(gates.float().add_(state.image), asking_cell)
         asking = asking.to(self.dtype)
-        place = torch.tensor(latents.shape[2], device=tokens.device)
+        place = torch.full((), latents.shape[2], device=tokens.device)
         latest = embedding(tokens, self.latents) + sinusoids(place, latents.shape[-1])
         latents = torch.cat((latents, latest.unsqueeze(2)), 2)
         fused, attention = self.fuse(asking, memory, latents)

@@ -20,6 +20,12 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return True  # on ARM oneDNN asks for the instructions
 
 
+def use_tensor_cores(device: torch.device) -> None:
+    """Let a GPU round what float32 products multiply, as mixed precision does all others: attention is of these."""
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+
+
 def fast_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the device multiplies it, float16 on other GPUs, else float32."""
     if multiplies_bfloat16(device):

@@ -26,8 +26,9 @@ class NoRepeat:
             return
         runs = prefix.unfold(-1, self.size, 1)  # (B, G, L - size + 1, size)
         last = prefix[..., prefix.shape[-1] - self.size + 1 :]
-        row, beam, place = (runs[..., :-1] == last.unsqueeze(2)).all(-1).nonzero(as_tuple=True)
-        log_probs[row, beam, runs[row, beam, place, -1]] = -torch.inf
+        repeats = (runs[..., :-1] == last.unsqueeze(2)).all(-1)
+        limit = torch.zeros_like(repeats, dtype=log_probs.dtype).masked_fill(repeats, -torch.inf)
+        log_probs.scatter_add_(-1, runs[..., -1], limit)  # of any number of runs, without waiting for which they are
 
 
 class NoPhrase:
@@ -48,7 +49,8 @@ class NoEnding:
         self.tokens, self.ends = torch.tensor(tokens), ends
 
     def __call__(self, log_probs: Tensor, prefix: Tensor) -> None:
-        bad = torch.isin(prefix[..., -1], self.tokens.to(prefix.device))
+        self.tokens = self.tokens.to(prefix.device)
+        bad = torch.isin(prefix[..., -1], self.tokens)
         for end in self.ends:
             log_probs[..., end].masked_fill_(bad, -torch.inf)
 

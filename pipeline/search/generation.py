@@ -86,7 +86,7 @@ def search(
         if length == config.max_length:
             choice.totals = torch.full_like(choice.totals, -torch.inf)
         record.step(beams, choice, log_probs, eos, extra if keep_attention else None)
-        going = record.going(choice)
+        going = record.going()
         if not going:
             break
         beams, state = _advance(beams, choice, carry=bool(rules)), state.reorder(choice.source)

@@ -5,6 +5,7 @@ Dimension letters: see ``selection.py``.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,14 +36,16 @@ class _Step:
     """What one step saw and chose, in lists. ``row`` is where each example was; a beam's row is its example's.
 
     Of the beams that it read: ``end`` (B, G), the log-probability of ``<eos>``. Of those that it made: ``source``,
-    ``token`` and ``score``, (B, G').
+    ``token``, ``lane``, ``score`` and ``total``, (B, G').
     """
 
     row: dict[int, int]
     end: list[list[float]]
     source: list[list[int]]
     token: list[list[int]]
+    lane: list[list[int]]
     score: list[list[float]]
+    total: list[list[float]]
     extra: Any
 
 
@@ -68,29 +71,29 @@ class Record:
 
     def step(self, beams: Beams, choice: Choice, log_probs: Tensor, eos: int, extra: Any) -> None:
         """Note a step, the captions that end with it, and the unfinished ones of examples where nothing goes on."""
-        examples, length = beams.ids.tolist(), len(self.steps)
-        end = log_probs[..., eos]
-        rows = torch.arange(len(examples), device=end.device).unsqueeze(1)
+        length, end = len(self.steps), log_probs[..., eos]
+        rows = torch.arange(len(end), device=end.device).unsqueeze(1)
         score = log_probs[rows, choice.source, choice.token]
-        row = {example: index for index, example in enumerate(examples)}
-        self.steps.append(
-            _Step(row, end.tolist(), choice.source.tolist(), choice.token.tolist(), score.tolist(), extra)
+        ids, ends, lanes, source, token, lane = _lists(
+            beams.ids.unsqueeze(1), choice.ends.long(), beams.lane, choice.source, choice.token, choice.lane
         )
-        rows, ending = choice.ends.nonzero(as_tuple=True)
-        totals = (beams.totals + end)[rows, ending].tolist()
-        lanes = beams.lane[rows, ending].tolist()
-        for index, beam, lane, total in zip(rows.tolist(), ending.tolist(), lanes, totals, strict=True):
-            self._add(examples[index], lane, _Found(self._rank(total, length + 1), length, beam, True))
-        stuck = (~choice.totals.isfinite().any(1)).nonzero().squeeze(1).tolist()
-        for index in stuck:
-            self._add_unfinished(examples[index], beams, index)
+        end_list, before, ended, score_list, total = _lists(end, beams.totals, beams.totals + end, score, choice.totals)
+        row = {example: index for index, (example,) in enumerate(ids)}
+        self.steps.append(_Step(row, end_list, source, token, lane, score_list, total, extra))
+        for example, index in row.items():
+            for beam, ends_here in enumerate(ends[index]):
+                if ends_here:
+                    rank = self._rank(ended[index][beam], length + 1)
+                    self._add(example, lanes[index][beam], _Found(rank, length, beam, True))
+        for example, index in row.items():
+            if not any(map(math.isfinite, total[index])):
+                self._add_unfinished(example, before[index], lanes[index])
 
-    def going(self, choice: Choice) -> list[int]:
+    def going(self) -> list[int]:
         """The rows whose search is not over: an unfinished beam could still be among the best of its lane."""
-        length, rows = len(self.steps), []
-        totals, lanes = choice.totals.tolist(), choice.lane.tolist()
-        for example, row in self.steps[-1].row.items():
-            for total, lane in zip(totals[row], lanes[row], strict=True):
+        length, rows, last = len(self.steps), [], self.steps[-1]
+        for example, row in last.row.items():
+            for total, lane in zip(last.total[row], last.lane[row], strict=True):
                 found = self.found[example][lane]
                 better = len(found) < self.size or found[-1].score < self._rank(total, length)
                 if better and total > -torch.inf:
@@ -118,9 +121,9 @@ class Record:
             best.sort(key=lambda entry: -entry.score)
             del best[self.size :]
 
-    def _add_unfinished(self, example: int, beams: Beams, row: int) -> None:
-        """The current beams, best first, where a lane has too few finished ones."""
-        totals, lanes, length = beams.totals[row].tolist(), beams.lane[row].tolist(), len(self.steps) - 1
+    def _add_unfinished(self, example: int, totals: list[float], lanes: list[int]) -> None:
+        """The beams that the last step read, best first, where a lane has too few finished ones."""
+        length = len(self.steps) - 1
         wanted = min(self.size, self.config.num_captions)
         for beam in sorted(range(len(totals)), key=lambda beam: -totals[beam]):
             found = self.found[example][lanes[beam]]
@@ -164,3 +167,11 @@ class Record:
 
     def _rank(self, total: float, length: int) -> float:
         return total / max(length, 1) ** self.config.length_penalty
+
+
+def _lists(*values: Tensor) -> list[list[Any]]:
+    """Tensors (B, ...) of one type as lists, for all of which a GPU is waited for once."""
+    rows = torch.cat(values, 1).tolist()
+    sizes = [value.shape[1] for value in values]
+    starts = [sum(sizes[:place]) for place in range(len(sizes))]
+    return [[row[start : start + size] for row in rows] for start, size in zip(starts, sizes, strict=True)]

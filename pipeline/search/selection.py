@@ -202,10 +202,7 @@ def warp(log_probs: Tensor, temperature: float, top_k: int, top_p: float) -> Ten
 
 def _mark(totals: Tensor, source: Tensor, flag: Tensor) -> Tensor:
     """(B, G): True for beams that a flagged candidate (B, K) comes from."""
-    marks = torch.zeros_like(totals, dtype=torch.bool)
-    rows, slots = flag.nonzero(as_tuple=True)
-    marks[rows, source[rows, slots]] = True
-    return marks
+    return torch.zeros_like(totals).scatter_add_(1, source, flag.to(totals.dtype)) > 0
 
 
 def _place(bank: Tensor) -> Tensor:

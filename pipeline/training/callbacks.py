@@ -48,11 +48,25 @@ class EMA(WeightAveraging):
     def __init__(self, decay: float = 0.998) -> None:
         check_range("ema.decay", decay, 0, 1)
 
-        def average(averaged: Tensor, current: Tensor, count: int | Tensor) -> Tensor:
-            keep = min(decay, (1 + int(count)) / (10 + int(count)))
-            return averaged.lerp(current.to(averaged.dtype), 1 - keep) if averaged.is_floating_point() else current
+        @torch.no_grad()
+        def average(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+            if not averaged[0].is_floating_point():
+                torch._foreach_copy_(averaged, current)
+                return
+            keep = ((1 + count) / (10 + count)).clamp_max(decay)  # stays on the device, which need not be waited for
+            change = torch._foreach_sub(current, averaged)
+            torch._foreach_mul_(change, (1 - keep).to(averaged[0].dtype))
+            torch._foreach_add_(averaged, change)
 
-        super().__init__(avg_fn=average)
+        super().__init__(multi_avg_fn=average)
+
+    def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        """Keep the average where the weights will be: the module is on the CPU still."""
+        super().setup(trainer, module, stage)
+        if self._average_model is not None:
+            count = self._average_model.n_averaged
+            self._average_model.to(trainer.strategy.root_device)
+            self._average_model.n_averaged = count  # which each step asks for: on a GPU it would be waited for
 
 
 class RandomState(Callback):

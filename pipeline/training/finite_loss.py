@@ -33,7 +33,8 @@ class FiniteLoss(Callback):
 
     def on_before_backward(self, trainer: L.Trainer, module: L.LightningModule, loss: Tensor) -> None:
         self.total = loss.detach() if self.total is None else self.total + loss.detach()
-        if loss.device.type == "cpu" or trainer.global_step % trainer.log_every_n_steps == 0:
+        every = 1 if loss.device.type == "cpu" else trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if trainer.global_step % every == 0:
             self._look(trainer, module)
 
     def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:

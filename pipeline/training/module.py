@@ -5,15 +5,13 @@ Dimension letters: see ``latent_attention.py``.
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from latentcap.captioner import Captioner
 from latentcap.config import ModelConfig
@@ -24,10 +22,9 @@ from latentcap.data.batches.image_config import ImageConfig
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
 from latentcap.in_the_box import find_model
-from latentcap.inference.precision import fast_dtype
+from latentcap.inference.precision import fast_dtype, use_tensor_cores
 from latentcap.metrics import CaptionMetrics
 from latentcap.model.caption_model import CaptionModel
-from latentcap.model.fusion import Attention, Memory
 from latentcap.model.label_head import accuracies
 from latentcap.progress import Progress
 from latentcap.saved_model import read_settings
@@ -36,8 +33,10 @@ from latentcap.search.config import SearchConfig
 from latentcap.training.cached_regions import frozen_layers
 from latentcap.training.fine_tuning import check_sizes, start_model
 from latentcap.training.learned import KEY, Learned
+from latentcap.training.losses import next_word_loss, training_loss
 from latentcap.training.optim import OptimConfig, Stages, build_optimizer, warmup_cosine
 from latentcap.training.self_critical import SelfCritical
+from latentcap.training.validation import caption_records, of_all_processes, write_records
 
 logger = logging.getLogger(__name__)
 
@@ -172,6 +171,10 @@ class CaptionModule(L.LightningModule):
                 progress=progress.update,
             )
 
+    def setup(self, stage: str) -> None:
+        if "mixed" in str(self.trainer.precision):
+            use_tensor_cores(self.trainer.strategy.root_device)
+
     # Steps -------------------------------------------------------------------------------------------------------
 
     def on_train_epoch_start(self) -> None:
@@ -182,11 +185,25 @@ class CaptionModule(L.LightningModule):
         for part in started:
             logger.info("epoch %d: the %s is trained from here on", self.current_epoch, part)
 
-    def training_step(self, batch: Batch | None, batch_index: int) -> Tensor | None:
-        if batch is None:
-            return None
-        loss = self._self_critical_loss(batch) if self.optim.self_critical else self._loss(batch, training=True)
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        assert self.model is not None
+        memory = self.model.encode(**batch.inputs())
+        if self.optim.self_critical:
+            loss, reward = self._self_critical().loss(self.model.decoder, memory, batch.index)
+            parts = {"reward": reward}
+        else:
+            has_labels = self.model.labels is not None
+            loss, parts = training_loss(
+                self.model,
+                memory,
+                batch.tokens,
+                labels=[example.labels for example in self._examples(batch, "train")] if has_labels else (),
+                settings=self.optim,
+                progress=self._progress,
+            )
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
+        for name, value in parts.items():
+            self.log(f"train/{name}", value, prog_bar=name == "reward", batch_size=len(batch))
         return loss
 
     def validation_step(self, batch: Batch | None, batch_index: int) -> None:
@@ -195,87 +212,24 @@ class CaptionModule(L.LightningModule):
     def test_step(self, batch: Batch | None, batch_index: int) -> None:
         self._evaluate(batch, "test")
 
-    def _memory(self, batch: Batch) -> Memory:
-        assert self.model is not None
-        return self.model.encode(**batch.inputs())
-
-    def _loss(self, batch: Batch, *, training: bool) -> Tensor:
-        """Mean cross-entropy of each next word given the true ones before it."""
-        assert self.model is not None
-        decoder = self.model.decoder
-        inputs, targets = batch.tokens[..., :-1], batch.tokens[..., 1:]
-        memory = self._memory(batch)
-        mask = targets != 0
-        rate = self.optim.scheduled_sampling * self._progress if training else 0.0
-        if rate > 0:
-            inputs = self._mix_in_guesses(inputs, memory, rate)
-        hidden, attention = decoder(inputs, memory)
-        logits = decoder.logits(hidden[mask]).float()
-        smoothing = self.optim.label_smoothing if training else 0.0
-        loss = nn.functional.cross_entropy(logits, targets[mask], label_smoothing=smoothing)
-        if training and self.optim.attention_penalty > 0:
-            loss = loss + self.optim.attention_penalty * doubly_stochastic(attention, mask, memory.visual_mask)
-        if training and attention.balance_loss is not None:  # of head routers with fusion.balance: loss
-            loss = loss + attention.balance_loss
-        if training and self.model.labels is not None and memory.pooled is not None:
-            labels = self.model.labels.loss(
-                memory.pooled, [example.labels for example in self._examples(batch, "train")]
-            )
-            self.log("train/label_loss", labels, batch_size=len(batch))
-            loss = loss + self.optim.label_weight * labels
-        return loss
-
-    def _examples(self, batch: Batch, split: str) -> list[Example]:
-        examples = self.trainer.datamodule.datasets[split].examples  # type: ignore[attr-defined]
-        return [examples[index] for index in batch.index.tolist()]
-
-    def _self_critical_loss(self, batch: Batch) -> Tensor:
-        assert self.model is not None
-        if self._critic is None:
-            examples = self.trainer.datamodule.datasets["train"].examples  # type: ignore[attr-defined]
-            self._critic = SelfCritical(
-                examples, self.tokenizer, samples=self.optim.self_critical, max_length=self.search.max_length
-            )
-        loss, reward = self._critic.loss(self.model.decoder, self._memory(batch), batch.index)
-        self.log("train/reward", reward, prog_bar=True, batch_size=len(batch))
-        return loss
-
-    @torch.no_grad()
-    def _mix_in_guesses(self, inputs: Tensor, memory: Memory, rate: float) -> Tensor:
-        """Replace input words after the first by the model's own guesses, each with probability ``rate``."""
-        assert self.model is not None
-        hidden, _ = self.model.decoder(inputs, memory)
-        guesses = self.model.decoder.logits(hidden).argmax(-1)[..., :-1]
-        swap = (torch.rand(guesses.shape, device=guesses.device) < rate) & (inputs[..., 1:] != 0)
-        return torch.cat((inputs[..., :1], torch.where(swap, guesses, inputs[..., 1:])), -1)
-
     def _evaluate(self, batch: Batch | None, split: str) -> None:
-        """Caption freely by beam search; the teacher-forced number is logged as loss and nothing else."""
-        if batch is None:
-            return
+        """Caption freely by beam search; the teacher-forced number is logged as loss and nothing else.
+
+        ``batch`` is None where none of its images could be read.
+        """
         assert self.model is not None
-        self.log(f"{split}/loss", self._loss(batch, training=False), batch_size=len(batch), sync_dist=True)
-        memory = self._memory(batch)
+        if batch is None:  # all processes log, for they wait for each other
+            self.log(f"{split}/loss", 0.0, batch_size=0, sync_dist=True)
+            return
+        memory = self.model.encode(**batch.inputs())
+        loss, _ = next_word_loss(self.model.decoder, batch.tokens[..., :-1], batch.tokens[..., 1:], memory)
+        self.log(f"{split}/loss", loss, batch_size=len(batch), sync_dist=True)
         found = search_captions(self.model, memory, self.tokenizer, self.search)
-        texts = [self.tokenizer.decode(hypotheses[0].tokens) for hypotheses in found]
-        self.metrics.update(texts, batch.references, ids=batch.index.tolist())
-        heads = self.model.labels
+        captions = [(self.tokenizer.decode(best.tokens), best.score) for best, *_ in found]
+        heads, index = self.model.labels, batch.index.tolist()
         labels = heads.predict(memory.pooled) if heads is not None and memory.pooled is not None else [{}] * len(batch)
-        examples = self._examples(batch, split)
-        for index, example, text, hypotheses, guess in zip(
-            batch.index.tolist(), examples, texts, found, labels, strict=True
-        ):
-            name = example.images[0].name or example.images[0].path
-            self.captions.append(
-                {
-                    "index": index,
-                    "id": example.id,
-                    "file": name,
-                    "caption": text,
-                    "score": round(hypotheses[0].score, 4),
-                    **({"labels": {key: value for key, (value, _) in guess.items()}} if guess else {}),
-                }
-            )
+        self.metrics.update([text for text, _ in captions], batch.references, ids=index)
+        self.captions += caption_records(index, self._examples(batch, split), captions, labels)
 
     def on_validation_epoch_start(self) -> None:
         self.captions = []
@@ -295,7 +249,7 @@ class CaptionModule(L.LightningModule):
         shown = ("BLEU-4", "CIDEr-D")
         for name, value in scores.items():
             self.log(f"{split}/{name}", value, prog_bar=name in shown, rank_zero_only=False, sync_dist=False)
-        captions = self._captions_of_all_ranks()
+        captions = of_all_processes(self.captions)
         self.log(f"{split}/distinct", float(len({record["caption"] for record in captions})))
         if self.model is not None and self.model.labels is not None:
             examples = self.trainer.datamodule.datasets[split].examples  # type: ignore[attr-defined]
@@ -303,19 +257,19 @@ class CaptionModule(L.LightningModule):
             for name, (share, _, _) in accuracies([record["labels"] for record in captions], truth).items():
                 self.log(f"{split}/accuracy of {name}", share)
         if not self.trainer.sanity_checking and self.trainer.is_global_zero:
-            folder = Path(self.trainer.default_root_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            with open(folder / f"captions_{split}.jsonl", "w", encoding="utf-8") as file:
-                for record in captions:
-                    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            write_records(Path(self.trainer.default_root_dir) / f"captions_{split}.jsonl", captions)
 
-    def _captions_of_all_ranks(self) -> list[dict[str, Any]]:
-        """This split's captions in the order of its examples, whoever wrote them."""
-        shares: list[Any] = [self.captions]
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            shares = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(shares, self.captions)
-        return sorted((record for share in shares for record in share), key=lambda record: record["index"])
+    def _examples(self, batch: Batch, split: str) -> list[Example]:
+        examples = self.trainer.datamodule.datasets[split].examples  # type: ignore[attr-defined]
+        return [examples[index] for index in batch.index.tolist()]
+
+    def _self_critical(self) -> SelfCritical:
+        if self._critic is None:
+            examples = self.trainer.datamodule.datasets["train"].examples  # type: ignore[attr-defined]
+            self._critic = SelfCritical(
+                examples, self.tokenizer, samples=self.optim.self_critical, max_length=self.search.max_length
+            )
+        return self._critic
 
     @property
     def _progress(self) -> float:
@@ -344,22 +298,6 @@ class CaptionModule(L.LightningModule):
             search=self.search,
             context_tokenizer=self.context_tokenizer,
         )
-
-
-def doubly_stochastic(attention: Attention, mask: Tensor, regions: Tensor | None = None) -> Tensor:
-    """How unevenly a caption's visual attention covers the regions: mean of (1 - sum over time * N / T)^2.
-
-    ``mask`` (B, G, T) is True on words, ``regions`` (B, N) where there is a region, None: everywhere. Those of missing
-    views do not count. Xu et al. (2015), equation 14, scaled so that it does not depend on sizes.
-    """
-    if attention.visual is None:
-        return mask.new_zeros((), dtype=torch.float32)
-    weights = attention.visual.mean(3)  # (B, G, T, N)
-    weights = weights / weights.sum(-1, keepdim=True) * mask.unsqueeze(-1)  # heads that are not computed have zeros
-    share = weights.sum(2) / mask.sum(2, keepdim=True).clamp_min(1)
-    exist = share.new_ones(len(share), 1, share.shape[-1]) if regions is None else regions.unsqueeze(1).to(share.dtype)
-    count = exist.sum(-1, keepdim=True)
-    return ((1 - share * count).square() * exist / count).sum(-1).mean()
 
 
 def describe(config: ModelConfig, optim: OptimConfig, search: SearchConfig) -> dict[str, Any]:

@@ -60,8 +60,6 @@ class RandomHeadBudget(Callback):
 
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
         assert isinstance(module, CaptionModule)
-        if batch is None:
-            return
         fusion = module.config.fusion
         key = (trainer.current_epoch, batch_idx, trainer.global_rank)
         gate = self.draw((fusion.visual_heads, fusion.text_heads), len(batch), key=key)

@@ -1,0 +1,85 @@
+"""What a training step minimises.
+
+Dimension letters: see ``latent_attention.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from latentcap.model.caption_model import CaptionModel
+from latentcap.model.decoder import Decoder
+from latentcap.model.fusion import Attention, Memory
+from latentcap.training.optim import OptimConfig
+
+
+def training_loss(
+    model: CaptionModel,
+    memory: Memory,
+    tokens: Tensor,
+    *,
+    labels: Sequence[Mapping[str, str]],
+    settings: OptimConfig,
+    progress: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The sum of all that is asked for, and its parts that are worth a curve of their own.
+
+    Args:
+        memory: of B examples.
+        tokens: their captions, (B, G, T), from ``<bos>`` to ``<eos>``.
+        labels: of each example, for the label head.
+        progress: how much of the training is done, 0 to 1.
+    """
+    parts: dict[str, Tensor] = {}
+    inputs, targets = tokens[..., :-1], tokens[..., 1:]
+    rate = settings.scheduled_sampling * progress
+    if rate > 0:
+        inputs = mix_in_guesses(model.decoder, inputs, memory, rate)
+    loss, attention = next_word_loss(model.decoder, inputs, targets, memory, smoothing=settings.label_smoothing)
+    if settings.attention_penalty > 0:
+        uneven = doubly_stochastic(attention, targets != 0, memory.visual_mask)
+        loss = loss + settings.attention_penalty * uneven
+    if attention.balance_loss is not None:  # of head routers with fusion.balance: loss
+        loss = loss + attention.balance_loss
+    if model.labels is not None and memory.pooled is not None:
+        parts["label_loss"] = model.labels.loss(memory.pooled, labels)
+        loss = loss + settings.label_weight * parts["label_loss"]
+    return loss, parts
+
+
+def next_word_loss(
+    decoder: Decoder, inputs: Tensor, targets: Tensor, memory: Memory, *, smoothing: float = 0.0
+) -> tuple[Tensor, Attention]:
+    """Mean cross-entropy of each word of ``targets`` (B, G, T) given ``inputs``, those before it; 0 is padding."""
+    hidden, attention = decoder(inputs, memory)
+    words = targets != 0
+    logits = decoder.logits(hidden[words]).float()
+    return nn.functional.cross_entropy(logits, targets[words], label_smoothing=smoothing), attention
+
+
+@torch.no_grad()
+def mix_in_guesses(decoder: Decoder, inputs: Tensor, memory: Memory, rate: float) -> Tensor:
+    """Replace input words (B, G, T) after the first by the model's own guesses, each with probability ``rate``."""
+    hidden, _ = decoder(inputs, memory)
+    guesses = decoder.logits(hidden).argmax(-1)[..., :-1]
+    swap = (torch.rand(guesses.shape, device=guesses.device) < rate) & (inputs[..., 1:] != 0)
+    return torch.cat((inputs[..., :1], torch.where(swap, guesses, inputs[..., 1:])), -1)
+
+
+def doubly_stochastic(attention: Attention, mask: Tensor, regions: Tensor | None = None) -> Tensor:
+    """How unevenly a caption's visual attention covers the regions: mean of (1 - sum over time * N / T)^2.
+
+    ``mask`` (B, G, T) is True on words, ``regions`` (B, N) where there is a region, None: everywhere. Those of missing
+    views do not count. Xu et al. (2015), equation 14, scaled so that it does not depend on sizes.
+    """
+    if attention.visual is None:
+        return mask.new_zeros((), dtype=torch.float32)
+    weights = attention.visual.mean(3)  # (B, G, T, N)
+    weights = weights / weights.sum(-1, keepdim=True) * mask.unsqueeze(-1)  # heads that are not computed have zeros
+    share = weights.sum(2) / mask.sum(2, keepdim=True).clamp_min(1)
+    exist = share.new_ones(len(share), 1, share.shape[-1]) if regions is None else regions.unsqueeze(1).to(share.dtype)
+    count = exist.sum(-1, keepdim=True)
+    return ((1 - share * count).square() * exist / count).sum(-1).mean()
