@@ -106,7 +106,9 @@ def test_a_loss_that_is_no_number_stops_at_once(fit: Fit, tmp_path: Path) -> Non
     assert not list((tmp_path / "run").rglob("*.ckpt"))
 
 
-def test_what_was_good_before_stays(fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_good_before_stays(
+    fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     step = CaptionModule.training_step
 
     def broken(self: CaptionModule, batch: Batch, index: int) -> Tensor:
@@ -116,6 +118,7 @@ def test_what_was_good_before_stays(fit: Fit, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(CaptionModule, "training_step", broken)
     with pytest.raises(NotFinite, match="epoch 2"):
         fit("run")
+    assert re.search(r"epoch 1, step \d+ of \d+: validation loss \d", capsys.readouterr().err)
     for name in ("best", "last"):
         checkpoint = torch.load(tmp_path / "run" / "checkpoints" / f"{name}.ckpt", weights_only=True)
         assert checkpoint["epoch"] == 0

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback
 
 from latentcap.cli.train import main
 from latentcap.progress import Progress
+from latentcap.training.lines import Lines
 
 
-class OneBar(Callback):
+class OneBar(Lines):
     """All steps of the training as one count with the time left, and the scores of every validation."""
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:

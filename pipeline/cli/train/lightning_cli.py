@@ -28,6 +28,7 @@ from latentcap.inference.precision import fast_dtype
 from latentcap.training.callbacks import EMA, Checkpoints, ModelFolder, RandomState, Stopping
 from latentcap.training.finite_loss import FiniteLoss
 from latentcap.training.lightning_messages import HARMLESS, explain
+from latentcap.training.lines import Lines
 from latentcap.training.module import CaptionModule
 from latentcap.training.parser_messages import check_configs, explain_parsing, known_keys
 from latentcap.training.trainer_settings import (
@@ -85,6 +86,8 @@ class TrainCLI(LightningCLI):
         config.trainer.default_root_dir = str(root)
         config.checkpoint.dirpath = config.checkpoint.dirpath or str(root / "checkpoints")
         check_trainer(config.trainer)
+        if not sys.stderr.isatty():  # in a file, a bar is one line that is all epochs at once
+            config.trainer.enable_progress_bar = False
         check_modes(checkpoint=config.checkpoint.mode, early_stopping=config.early_stopping.mode)
         writable_folder(root)
         if config.data.seed is None:
@@ -189,7 +192,7 @@ def _train(arguments: Sequence[str]) -> int:
         trainer_defaults={
             "max_epochs": 20,
             "gradient_clip_val": 1.0,
-            "callbacks": [RandomState(), FiniteLoss()],
+            "callbacks": [RandomState(), FiniteLoss(), Lines()],
             "num_sanity_val_steps": 0,
             "use_distributed_sampler": False,
             "enable_model_summary": False,
