@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from latentcap.data.cache import store as feature_cache
+from latentcap.data.cache import digests
 from latentcap.data.cache.store import FeatureCache, entry_key
 from latentcap.data.errors import UserError
 from latentcap.data.example import ImageRef
@@ -155,7 +155,7 @@ def test_a_full_disk_is_explained_and_nothing_torn_counts(tmp_path: Path, monkey
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(feature_cache.os, "fsync", full)
+        patch.setattr(os, "fsync", full)
         with pytest.raises(UserError, match=r"No space left.*24 bytes more"):
             writer.flush()
     writer.add([key(3)], rows(3))
@@ -182,7 +182,7 @@ def test_a_folder_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
 def test_digests_are_of_the_content_and_unchanged_files_are_not_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feature_cache, "SETTLED_SECONDS", -60.0)  # the change time is now, whatever one does
+    monkeypatch.setattr(digests, "SETTLED_SECONDS", -60.0)  # the change time is now, whatever one does
     file = tmp_path / "a.bin"
     file.write_bytes(b"0123456789")
     refs = [
@@ -197,7 +197,7 @@ def test_digests_are_of_the_content_and_unchanged_files_are_not_read_again(
     with open(cache.folder / "files.jsonl", "a") as log:
         log.write('["torn')
     read: list[str] = []
-    monkeypatch.setattr(feature_cache, "_digest", lambda ref: read.append(ref.path))
+    monkeypatch.setattr(digests, "_digest", lambda ref: read.append(ref.path))
     assert FeatureCache(tmp_path / "cache", key="b", shape=SHAPE).digests(refs[:2]) == expected[:2]
     assert read == []
     monkeypatch.undo()

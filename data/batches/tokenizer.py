@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from latentcap.data.batches.pieces import piece_bytes, train_pieces
+from latentcap.data.batches.special_tokens import SPECIAL_TOKENS
+from latentcap.data.batches.word_level import (
+    FULL_STOP,
+    count_words,
+    frequent,
+    refuse_unspaced,
+    train_words,
+    word_tokenizer,
+)
 from latentcap.data.errors import UserError, did_you_mean
 from latentcap.data.files import written_whole
-from latentcap.data.words import DEID, SAME, WORD, unspaced_language
+from latentcap.data.words import DEID
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -20,17 +28,6 @@ if TYPE_CHECKING:
 Kind = Literal["word", "bpe"]
 
 KINDS: tuple[Kind, ...] = ("word", "bpe")
-SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<unk>")
-
-FULL_STOP = "."
-
-SENTENCE_END = r"|\.(?=\s|$)"  # with sentences, a full stop before a space is a word of its own
-
-# GPT-2's cut of a text into what pieces are made within, but that marks stay with the letters that they combine with.
-_MARKED = "[\\p{L}\\p{M}\u200c\u200d]"
-PIECES = rf"'(?:s|t|re|ve|m|ll|d)| ?{_MARKED}+| ?\p{{N}}+| ?[^\s\p{{N}}\p{{L}}\p{{M}}\u200c\u200d]+|\s+(?!\S)|\s+"
-
-BYTES = 256  # a byte-level vocabulary holds every byte, so nothing is ever unknown to it
 
 
 class CaptionTokenizer:
@@ -74,9 +71,9 @@ class CaptionTokenizer:
             UserError: unknown kind, a vocabulary too small, or texts that hold no words.
         """
         if kind == "word":
-            return cls(_train_words(texts, min_frequency, sentences))
+            return cls(train_words(texts, min_frequency, sentences))
         if kind == "bpe":
-            return cls(_train_bpe(texts, vocab_size, min_frequency))
+            return cls(train_pieces(texts, vocab_size, min_frequency))
         raise UserError(f"unknown tokenizer kind '{kind}'; kinds are {', '.join(KINDS)}.{did_you_mean(kind, KINDS)}")
 
     @classmethod
@@ -139,11 +136,11 @@ class CaptionTokenizer:
                 "extension, for it can write any text; keep it, or train a new one and a new model"
             )
         texts, known = list(texts), set(self.vocab)
-        _refuse_unspaced(texts)
+        refuse_unspaced(texts)
         sentences = sentences or FULL_STOP in known
-        counts = _count_words(_word_tokenizer(self.vocab, sentences), texts)
-        new = [word for word in _frequent(counts, min_frequency) if word not in known]
-        return type(self)(_word_tokenizer([*self.vocab, *new], sentences))
+        counts = count_words(word_tokenizer(self.vocab, sentences), texts)
+        new = [word for word in frequent(counts, min_frequency) if word not in known]
+        return type(self)(word_tokenizer([*self.vocab, *new], sentences))
 
     def encode(self, text: str, *, max_length: int | None = None) -> list[int]:
         """The ids of ``text`` alone, without ``<bos>`` and ``<eos>``, at most ``max_length`` of them."""
@@ -182,7 +179,7 @@ class CaptionTokenizer:
         """
         assert self.kind == "bpe"
         special = range(len(SPECIAL_TOKENS))
-        return [b"" if i in special else _piece_bytes(piece) for i, piece in enumerate(self.vocab)]
+        return [b"" if i in special else piece_bytes(piece) for i, piece in enumerate(self.vocab)]
 
     def token_to_id(self, token: str) -> int | None:
         """The id of a token as :attr:`vocab` writes it, or None."""
@@ -208,103 +205,3 @@ class CaptionTokenizer:
 
     def __reduce__(self) -> tuple[Callable[[str], CaptionTokenizer], tuple[str]]:
         return type(self).from_text, (self.to_text(),)
-
-
-@lru_cache(maxsize=1)
-def _byte_letters() -> dict[str, int]:
-    """The letter that stands for each byte in a byte-level vocabulary (GPT-2's table): itself where it is printable."""
-    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    other = [byte for byte in range(BYTES) if byte not in plain]
-    return {chr(byte): byte for byte in plain} | {chr(BYTES + place): byte for place, byte in enumerate(other)}
-
-
-def _piece_bytes(piece: str) -> bytes:
-    letters = _byte_letters()
-    return b"".join(bytes([letters[letter]]) if letter in letters else letter.encode() for letter in piece)
-
-
-def _word_tokenizer(vocab: Sequence[str], sentences: bool = False) -> Any:
-    """A tokenizer of lower-case words, with full stops for ``sentences``, whose ids are the places in ``vocab``."""
-    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
-
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocab)}, unk_token=SPECIAL_TOKENS[3]))
-    same = (normalizers.Replace(old, new) for old, new in SAME.items())
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase(), *same])
-    pattern = WORD + SENTENCE_END if sentences else WORD
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "removed", invert=True)
-    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
-    return tokenizer
-
-
-def _train_words(texts: Iterable[str], min_frequency: int, sentences: bool) -> Any:
-    texts = list(texts)
-    _refuse_unspaced(texts)
-    counts = _count_words(_word_tokenizer(SPECIAL_TOKENS, sentences), texts)
-    if not counts.keys() - {FULL_STOP, DEID}:
-        raise UserError("the captions hold no words to make a vocabulary of: all are empty or only punctuation")
-    words = _frequent(counts, min_frequency)
-    if not words:
-        raise UserError(
-            f"no word occurs {min_frequency} times; the most frequent occurs {max(counts.values())} times. "
-            "Lower min_frequency, or give more captions"
-        )
-    return _word_tokenizer([*SPECIAL_TOKENS, *words], sentences)
-
-
-def _refuse_unspaced(texts: Sequence[str]) -> None:
-    if language := unspaced_language(texts):
-        raise UserError(
-            f"at least a tenth of the texts are in {language}, which is written without spaces between words, so that "
-            "a vocabulary of words would learn whole sentences. Train on pieces: --data.tokenizer.kind bpe"
-        )
-
-
-def _count_words(tokenizer: Any, texts: Iterable[str]) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    for text, times in Counter(texts).items():  # captions repeat
-        normal = tokenizer.normalizer.normalize_str(text)
-        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal):
-            counts[word] += times
-    return counts
-
-
-def _frequent(counts: Counter[str], min_frequency: int) -> list[str]:
-    words = [word for word, count in counts.items() if count >= min_frequency]
-    return sorted(words, key=lambda word: (-counts[word], word))
-
-
-def _train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int) -> Any:
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-
-    smallest = len(SPECIAL_TOKENS) + BYTES
-    if vocab_size < smallest:
-        raise UserError(
-            f"vocab_size={vocab_size} is too small for BPE: {len(SPECIAL_TOKENS)} special tokens and {BYTES} bytes "
-            f"need at least {smallest}"
-        )
-    kept = [text for text in texts if any(map(str.isalnum, text.replace(DEID, "")))]
-    if not kept:
-        raise UserError("the captions hold no words to make a vocabulary of: all are empty or only punctuation")
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PIECES), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    deid = any(DEID in text for text in kept)
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - deid,
-        min_frequency=min_frequency,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    # Threads here would make the library warn at the first data-loading process that forks later.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    tokenizer.train_from_iterator((text.replace(DEID, " ") for text in kept), trainer)
-    if deid:
-        tokenizer.add_tokens([AddedToken(DEID, normalized=False)])
-    return tokenizer

@@ -20,10 +20,7 @@ import logging
 import os
 import re
 import shutil
-import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,12 +30,13 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from latentcap.data.cache.digests import content_digests
+from latentcap.data.cache.writer import Writer
 from latentcap.data.errors import UserError
 from latentcap.data.example import ImageRef
 
 KEY_LINE = re.compile(rb"[0-9a-f]{64}\.\d+(\.[0-9a-f]+)?")
 FORMAT = 1  # of the files; another format gets another folder
-SETTLED_SECONDS = 2.0  # a file that changed more recently may change again without its times showing it
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +84,7 @@ class FeatureCache:
         self.path = self.folder / hashlib.sha256(content.encode()).hexdigest()[:16]
         self._shards: dict[str, _Shard] = {}
         self._entries: dict[str, tuple[_Shard, int]] = {}
-        with self._explained(0):
+        with self.explained(0):
             self.path.mkdir(parents=True, exist_ok=True)
             if not (self.path / "meta.json").exists():
                 (self.path / "meta.json").write_text(content + "\n", encoding="utf-8")
@@ -143,35 +141,14 @@ class FeatureCache:
         return Writer(self)
 
     def digests(self, refs: Sequence[ImageRef], *, workers: int = 2) -> list[str | None]:
-        """Hex SHA-256 of each image's encoded bytes; None for one that cannot be read.
-
-        A file whose size and times are those of an earlier call is not read again.
-        """
-        log = self.folder / "files.jsonl"
-        known = _read_log(log)
-        states = {path: _state(path) for path in {ref.path for ref in refs if ref.data is None}}
-        names = [_name(ref, states[ref.path]) if ref.data is None else None for ref in refs]
-        out = [known.get(name) if name else None for name in names]
-        unknown = [i for i, digest in enumerate(out) if digest is None]
-        settled = time.time_ns() - int(SETTLED_SECONDS * 1e9)
-        lines = []
-        with ThreadPoolExecutor(workers) as pool:
-            for i, digest in zip(unknown, pool.map(lambda i: _digest(refs[i]), unknown), strict=True):
-                out[i], name = digest, names[i]
-                if digest and name and max(name[-2:]) < settled and _name(refs[i], _state(refs[i].path)) == name:
-                    lines.append(json.dumps([*name, digest]) + "\n")
-        if lines:
-            # A read-only cache still serves; its files are only read again. The first newline ends a torn line.
-            # One unbuffered write, so that lines of processes that append at once do not mix.
-            with contextlib.suppress(OSError), open(log, "ab", buffering=0) as file:
-                file.write(("\n" + "".join(lines)).encode())
-        return out
+        """Hex SHA-256 of each image's encoded bytes, see :func:`content_digests`."""
+        return content_digests(refs, log=self.folder / "files.jsonl", workers=workers)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Held by the one process that extracts into this cache. The system frees it when that process ends."""
         lock = FileLock(self.path / "lock", thread_local=False)
-        with self._explained(0):
+        with self.explained(0):
             try:
                 lock.acquire(blocking=False)
             except Timeout:
@@ -193,7 +170,7 @@ class FeatureCache:
             )
 
     @contextlib.contextmanager
-    def _explained(self, count: int) -> Iterator[None]:
+    def explained(self, count: int) -> Iterator[None]:
         """Turns the system's refusal to write ``count`` entries into a message."""
         try:
             yield
@@ -207,112 +184,6 @@ class FeatureCache:
 
 def _reopen(folder: Path, key: str, shape: tuple[int, int], dtype: torch.dtype) -> FeatureCache:
     return FeatureCache(folder, key=key, shape=shape, dtype=dtype)
-
-
-class Writer:
-    """Appends entries to files of its own. What is flushed stays; what is not is as if never added."""
-
-    def __init__(self, cache: FeatureCache) -> None:
-        self._cache = cache
-        self._path = cache.path / uuid.uuid4().hex
-        self._files: list[Any] = []
-        self._keys: list[str] = []
-
-    def add(self, keys: Sequence[str], features: Tensor) -> None:
-        """Adds ``features`` (B, N, C), of any float type and on any device, under ``keys``.
-
-        Raises:
-            ValueError: for another shape.
-            UserError: the disk is full or refuses.
-        """
-        cache = self._cache
-        if features.shape != (len(keys), *cache.shape):
-            raise ValueError(
-                f"features {tuple(features.shape)} must be {(len(keys), *cache.shape)} for {len(keys)} keys"
-            )
-        limit = torch.finfo(cache.dtype).max
-        rows = features.detach().cpu().float().clamp(-limit, limit).to(cache.dtype).contiguous()
-        with self._writing(len(keys)):
-            if not self._files:
-                for end in (".rows", ".keys"):
-                    self._files.append(open(self._path.with_suffix(end), "xb", buffering=0))  # noqa: SIM115
-            _write(self._files[0], rows.numpy().reshape(-1).view(np.uint8).data)
-            self._keys += keys
-
-    def flush(self) -> None:
-        """Makes what was added part of the cache: rows first, then, once they are on disk, their keys."""
-        if not self._keys:
-            return
-        with self._writing(len(self._keys)):
-            os.fsync(self._files[0])
-            _write(self._files[1], memoryview("".join(f"{key}\n" for key in self._keys).encode()))
-            os.fsync(self._files[1])
-            self._keys = []
-        self._cache.refresh()
-
-    def close(self) -> None:
-        """Flushes and closes."""
-        self.flush()
-        self._abandon()
-
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @contextlib.contextmanager
-    def _writing(self, count: int) -> Iterator[None]:
-        try:
-            with self._cache._explained(count):
-                yield
-        except BaseException:
-            # Rows and keys may be out of step now, so nothing can follow: a later `add` starts new files.
-            self._abandon()
-            raise
-
-    def _abandon(self) -> None:
-        for file in self._files:
-            file.close()
-        self._files, self._keys = [], []
-        self._path = self._cache.path / uuid.uuid4().hex
-
-
-def _digest(ref: ImageRef) -> str | None:
-    try:
-        return hashlib.sha256(ref.read_bytes()).hexdigest()
-    except OSError:
-        return None
-
-
-def _state(path: str) -> tuple[int, int, int] | None:
-    """Size, and the times in nanoseconds of the last change of the content and of anything else."""
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return None
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
-
-
-def _name(ref: ImageRef, state: tuple[int, int, int] | None) -> tuple[Any, ...] | None:
-    """What identifies an unchanged file or a part of one: path, offset, size, and the file's state."""
-    return (os.path.abspath(ref.path), ref.offset, ref.size, *state) if state else None
-
-
-def _read_log(path: Path) -> dict[tuple[Any, ...], str]:
-    """Names to digests; lines that are not whole are passed over."""
-    known: dict[tuple[Any, ...], str] = {}
-    with contextlib.suppress(OSError):
-        for line in path.read_bytes().splitlines():
-            with contextlib.suppress(ValueError):
-                *name, digest = json.loads(line)
-                known[tuple(name)] = digest
-    return known
-
-
-def _write(file: Any, data: memoryview) -> None:
-    while data:
-        data = data[file.write(data) :]
 
 
 def _size(count: float) -> str:
