@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from latentcap.config import BackboneConfig
 from latentcap.data.errors import UserError
 from latentcap.model.backbone import Backbone, packaged_weights
-from latentcap.model.split_backbone import take_apart
+from latentcap.model.split_backbone import split_at_first_trained
 
 TINY = "test_efficientnet"
 
@@ -71,16 +71,16 @@ def test_frozen_and_trained_layers_run_apart(name: str) -> None:
     """What the frozen layers give can be kept: the trained ones make the same regions of it."""
     net = backbone(name=name, trainable=3).train()
     images = torch.randn(2, 2, 3, 64, 64)
-    parts = net.parts
-    assert parts is not None
+    split = net.split
+    assert split is not None
     with torch.no_grad():
-        maps = parts.stem(images.flatten(0, 1))
-    assert maps.shape[2:] + maps.shape[1:2] == parts.shape
-    regions = parts.finish(maps.flatten(2).mT.reshape(2, -1, maps.shape[1]))
+        maps = split.stem(images.flatten(0, 1))
+    assert maps.shape[2:] + maps.shape[1:2] == split.shape
+    regions = split.regions_from(maps.flatten(2).mT.reshape(2, -1, maps.shape[1]))
     torch.testing.assert_close(regions, net(images), rtol=1e-4, atol=1e-5)
     regions.sum().backward()
-    assert not any(p.requires_grad for p in parts.stem.parameters())
-    assert any(p.grad is not None for p in parts.tail.parameters())
+    assert not any(p.requires_grad for p in split.stem.parameters())
+    assert any(p.grad is not None for p in split.tail.parameters())
 
 
 @pytest.mark.parametrize("nothing", [0, "0"])
@@ -97,9 +97,9 @@ def test_what_is_no_number_of_layers_is_refused(trainable: object) -> None:
 
 
 def test_nothing_is_kept_where_all_or_nothing_is_trained() -> None:
-    assert backbone().parts is None
-    assert backbone(trainable="all").parts is None
-    assert backbone(trainable=99).parts is None
+    assert backbone().split is None
+    assert backbone(trainable="all").split is None
+    assert backbone(trainable=99).split is None
 
 
 def test_depthwise_filters_and_statistics_stay() -> None:
@@ -123,7 +123,7 @@ def test_a_network_that_runs_in_another_order_is_not_taken_apart() -> None:
             return self.first(self.second(images))
 
     net = Crossed()
-    assert take_apart(net, net.forward, torch.randn(1, 3, 8, 8)) is None
+    assert split_at_first_trained(net, net.forward, torch.randn(1, 3, 8, 8)) is None
 
 
 def test_weights_from_a_file(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from latentcap.cli.evaluate_seeds import main as seeds
 from latentcap.data.batches.context import ContextFields
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example, ImageRef
-from latentcap.evaluation.baselines import ablations, another, nearest
+from latentcap.evaluation.baselines import ablations, nearest, places_of_others
 from latentcap.evaluation.comparison import compare
 from tests.helpers import tiny_captioner
 
@@ -35,10 +35,10 @@ def test_a_model_that_is_better_is_told_so_and_one_that_is_not_too() -> None:
 
 def test_another_patient_is_never_the_same_patient() -> None:
     keys = ["a"] * 10 + ["b"] * 5 + ["c"]
-    places = another(keys, seed=0)
+    places = places_of_others(keys, seed=0)
     assert all(keys[place] != keys[other] for place, other in enumerate(places))
-    assert places == another(keys, seed=0) != another(keys, seed=1)
-    assert another(["a", "a"], seed=0) == [0, 1]
+    assert places == places_of_others(keys, seed=0) != places_of_others(keys, seed=1)
+    assert places_of_others(["a", "a"], seed=0) == [0, 1]
 
 
 def test_ablations_change_one_thing() -> None:

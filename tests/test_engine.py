@@ -57,11 +57,11 @@ def test_another_stage_and_grey_images() -> None:
 
 def test_frozen_layers_of_a_backbone_trained_in_part() -> None:
     net = backbone(trainable="2")
-    assert net.parts is not None
+    assert net.split is not None
     images = torch.randn(3, 3, 72, 72)
     with torch.inference_mode():
         found = inference_frozen_layers(net, torch.float32, engine="openvino")(images)
-        torch.testing.assert_close(found, net.parts.stem(images), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(found, net.split.stem(images), rtol=1e-3, atol=1e-4)
 
 
 def test_threads_share_one_network() -> None:

@@ -1,79 +1,36 @@
-"""The model and how it is spread over threads, or over processes with a device each."""
+"""What maps blocks of inputs to blocks of records: on this machine, or on a cluster."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from functools import partial
-from typing import Any
-
-import torch
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 from latentcap.batch.journal import Record
-from latentcap.batch.pool import Block, in_processes, in_threads
-from latentcap.batch.settings import BATCH, WorkerSettings
-from latentcap.batch.worker import Worker
-from latentcap.data.errors import UserError
+from latentcap.batch.pool import Block
+from latentcap.search.config import SearchConfig
 
 
-class Engine:
-    """Maps blocks of inputs to blocks of records.
+class Engine(ABC):
+    """Devices with a model each, and threads that share it.
 
-    Args:
-        settings: what each process loads. An empty device is a GPU where there is one.
-        search: settings of the search that differ from the model's own.
-        workers: threads, shared out among the processes.
-        devices: processes. With one, this process does the work itself.
-
-    Raises:
-        UserError: the model folder, the device or a setting of the search cannot be used.
+    Attributes:
+        search: the settings of the search, the model's own with those that were given.
+        devices: processes or actors.
+        workers: threads of each.
+        batch_size: the most inputs of a block.
+        described: what runs the CNN and in which precision; empty where each device decides that.
     """
 
-    def __init__(
-        self,
-        settings: WorkerSettings,
-        search: Mapping[str, Any],
-        *,
-        workers: int,
-        devices: int = 1,
-        batch_size: int = BATCH,
-    ) -> None:
-        device = choose_device(settings.device)
-        here = replace(settings, device=device if devices == 1 else "cpu")
-        if device == "cuda" and devices > torch.cuda.device_count():
-            raise UserError(f"--devices {devices}: there are {torch.cuda.device_count()} GPUs.")
-        captioner = Worker.load(here).captioner
-        self.search = captioner.search_config(**search)
-        self.settings = replace(settings, device=device, search=self.search)
-        self.worker = Worker(captioner, self.settings)
-        self.devices, self.workers = devices, max(1, workers // devices)
-        self.batch_size = batch_size
-
-    @property
-    def described(self) -> str:
-        """What runs the CNN, and in which precision."""
-        captioner = self.worker.captioner
-        return f"{captioner.engine}, {str(captioner.dtype).removeprefix('torch.')}"
+    search: SearchConfig
+    devices: int
+    workers: int
+    batch_size: int
+    described: str
 
     def block(self, inputs: int) -> int:
         """Inputs of a block, where there are ``inputs`` or more: a few are shared out among all threads."""
         return max(1, min(self.batch_size, -(-inputs // (self.workers * self.devices))))
 
+    @abstractmethod
     def map(self, blocks: Iterator[Block]) -> Iterator[list[Record]]:
-        """The records of every block, in order."""
-        if self.devices == 1:
-            return in_threads(self.worker, blocks, self.workers)
-        numbered = self.settings.device == "cuda"
-        each = [replace(self.settings, device=f"cuda:{n}") if numbered else self.settings for n in range(self.devices)]
-        return in_processes([partial(Worker.load, one) for one in each], blocks, self.workers)
-
-
-def choose_device(given: str) -> str:
-    """The device that was given, else a GPU where there is one. Raises UserError where it cannot be used."""
-    device = given or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(1, device=torch.device(device))
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--device {device} cannot be used ({reason}). cpu always can.") from None
-    return device
+        """The records of every block, in order. Raises UserError where the devices cannot go on."""

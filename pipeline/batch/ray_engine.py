@@ -25,6 +25,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayError
 from ray.util.queue import Queue
 
+from latentcap.batch.engine import Engine
 from latentcap.batch.inputs import Input
 from latentcap.batch.journal import Record
 from latentcap.batch.pool import Block
@@ -53,8 +54,8 @@ class CaptioningActor:
         return {"records": [json.dumps(self.worker(block)).encode() for block in blocks]}
 
 
-class RayEngine:
-    """Maps blocks of inputs to blocks of records, as ``Engine`` does, on the cluster that ``ray.init`` has reached.
+class RayEngine(Engine):
+    """Actors of the cluster that ``ray.init`` has reached.
 
     Args:
         settings: what each actor loads. An empty device is a GPU where the cluster has one.
@@ -95,10 +96,6 @@ class RayEngine:
         self.settings = replace(settings, model=os.path.abspath(settings.model), device=self.device, search=self.search)
         self.model = model_hash(Path(settings.model))
         self.batch_size = batch_size
-
-    def block(self, inputs: int) -> int:
-        """Inputs of a block, where there are ``inputs`` or more: a few are shared out among all actors."""
-        return max(1, min(self.batch_size, -(-inputs // (self.workers * self.devices))))
 
     def map(self, blocks: Iterator[Block]) -> Iterator[list[Record]]:
         """The records of every block, in order. No more blocks are asked for than keep all actors busy.

@@ -102,9 +102,9 @@ class Worker:
         return parts
 
     def _record(self, item: Input, caption: Caption) -> Record:
-        record: Record = {"file": item.name, **self._told(caption)}
+        record: Record = {"file": item.name, **self._entry(caption)}
         if caption.alternatives:
-            record["alternatives"] = [self._told(other) for other in caption.alternatives]
+            record["alternatives"] = [self._entry(other) for other in caption.alternatives]
         if caption.labels:
             record["labels"] = caption.labels
         if item.context:
@@ -113,15 +113,15 @@ class Worker:
             record["_images"] = [[image.path, image.offset, image.size, image.name] for image in item.images]
         return record
 
-    def _told(self, caption: Caption) -> Record:
-        told: Record = {
+    def _entry(self, caption: Caption) -> Record:
+        entry: Record = {
             "caption": f"{self.settings.prefix}{caption.text}{self.settings.suffix}",
             "score": round(caption.score, DIGITS),
             "confidence": round(caption.confidence, DIGITS),
         }
         if self.settings.words:
-            told["words"] = [[word, round(probability, DIGITS)] for word, probability in caption.words]
-        return told
+            entry["words"] = [[word, round(probability, DIGITS)] for word, probability in caption.words]
+        return entry
 
 
 def failure(item: Input, error: Exception) -> Record:
@@ -137,7 +137,7 @@ def failure(item: Input, error: Exception) -> Record:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, of the processor or of a GPU."""
-    told = str(error).lower()
+    reason = str(error).lower()
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and ("out of memory" in told or "can't allocate memory" in told)
+        isinstance(error, RuntimeError) and ("out of memory" in reason or "can't allocate memory" in reason)
     )

@@ -17,8 +17,8 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from latentcap.batch.engine import Engine
 from latentcap.batch.inputs import Input, Inputs
+from latentcap.batch.local_engine import LocalEngine
 from latentcap.batch.outputs import make_output
 from latentcap.batch.run import Run
 from latentcap.batch.run_folder import RunFolder
@@ -81,12 +81,14 @@ def _against_backbone(setting: Setting, folder: Path, refs: Sequence[ImageRef], 
     return section
 
 
-def _engine(setting: Setting, folder: Path, beams: int, workers: int) -> Engine:
+def _engine(setting: Setting, folder: Path, beams: int, workers: int) -> LocalEngine:
     settings = WorkerSettings(str(folder), device=str(setting.device))
-    return Engine(settings, {"beam_size": beams, "num_captions": 1}, workers=workers)
+    return LocalEngine(settings, {"beam_size": beams, "num_captions": 1}, workers=workers)
 
 
-def _backbone_alone(setting: Setting, engine: Engine, refs: Sequence[ImageRef]) -> tuple[Callable[[], object], str]:
+def _backbone_alone(
+    setting: Setting, engine: LocalEngine, refs: Sequence[ImageRef]
+) -> tuple[Callable[[], object], str]:
     """The network that captions, at its best: the layout of threads and batches that some images go through fastest.
 
     Returns a call that takes all images through it, and what the layout is.
@@ -121,7 +123,7 @@ def _backbone_alone(setting: Setting, engine: Engine, refs: Sequence[ImageRef]) 
     return partial(call, tensors, *layouts[best]), best
 
 
-def _program(engine: Engine, refs: Sequence[ImageRef], folder: Path) -> Callable[[], object]:
+def _program(engine: LocalEngine, refs: Sequence[ImageRef], folder: Path) -> Callable[[], object]:
     """One run of the batch program, in this process, with the model loaded."""
     items = [Input(f"{n:06}", (ref,)) for n, ref in enumerate(refs)]
     turns = iter(range(1_000_000))

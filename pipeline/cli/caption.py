@@ -13,18 +13,17 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
+from latentcap.batch.engine import Engine
 from latentcap.batch.inputs import Inputs
-from latentcap.batch.journal import Record
 from latentcap.batch.merge import merge
 from latentcap.batch.outputs import Output, choose_format, make_output
-from latentcap.batch.pool import Block
 from latentcap.batch.run import Run, Summary
 from latentcap.batch.run_folder import RunFolder, model_hash
 from latentcap.batch.settings import WorkerSettings
@@ -36,30 +35,11 @@ from latentcap.data.errors import UserError
 from latentcap.data.jsonl import iter_jsonl
 from latentcap.model_folder import read_config
 from latentcap.pages.gallery import write_gallery
-from latentcap.search.config import SearchConfig
-
-if TYPE_CHECKING:
-    from latentcap.batch.engine import Engine
 
 SHOWN_FAILURES = 5
 
 
-class AnyEngine(Protocol):
-    """What maps blocks of inputs to blocks of records: on this machine, or on a cluster."""
-
-    search: SearchConfig
-    devices: int
-    workers: int  # of each device
-
-    @property
-    def described(self) -> str: ...  # what runs the CNN, empty where others decide that
-
-    def block(self, inputs: int) -> int: ...
-
-    def map(self, blocks: Iterator[Block]) -> Iterator[list[Record]]: ...
-
-
-MakeEngine = Callable[[argparse.Namespace, WorkerSettings], AnyEngine]
+MakeEngine = Callable[[argparse.Namespace, WorkerSettings], Engine]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -200,9 +180,9 @@ def worker_settings(options: argparse.Namespace, *, keep_images: bool) -> Worker
 
 def make_engine(options: argparse.Namespace, given: WorkerSettings) -> Engine:
     """The model, loaded, and how it is spread over threads or processes."""
-    from latentcap.batch.engine import Engine  # torch takes seconds to import
+    from latentcap.batch.local_engine import LocalEngine  # torch takes seconds to import
 
-    return Engine(
+    return LocalEngine(
         given,
         search_settings(options),
         workers=options.workers,

@@ -96,7 +96,7 @@ def nearest(queries: Tensor, keys: Tensor) -> list[int]:
     return (first @ second.T).argmax(1).tolist()
 
 
-def another(keys: Sequence[Hashable], seed: int) -> list[int]:
+def places_of_others(keys: Sequence[Hashable], seed: int) -> list[int]:
     """For each place another place whose key differs, every place taken as evenly as can be; its own where all agree.
 
     Drawn from ``seed`` alone.
@@ -122,7 +122,7 @@ def with_context_of(example: Example, other: Example) -> Example:
 
 def ablations(examples: Sequence[Example], seed: int) -> dict[str, Callable[[], list[Example]]]:
     """Examples with the image or the context of another patient, or without context, by name."""
-    others = another([patient_of(example) for example in examples], seed)
+    others = places_of_others([patient_of(example) for example in examples], seed)
     pairs = [(example, examples[other]) for example, other in zip(examples, others, strict=True)]
     return {
         "shuffled images": lambda: [replace(example, images=other.images) for example, other in pairs],

@@ -27,9 +27,9 @@ def inference_copy(backbone: Backbone, dtype: torch.dtype) -> Backbone:
 
 
 def inference_stem(backbone: Backbone, dtype: torch.dtype) -> nn.Module:
-    """The same of the frozen layers of a backbone that is trained in part (``Backbone.parts``)."""
-    assert backbone.parts is not None
-    return _inference_copy(backbone.parts.stem, dtype, (1, *backbone.data_config["input_size"]))
+    """The same of the frozen layers of a backbone that is trained in part (``Backbone.split``)."""
+    assert backbone.split is not None
+    return _inference_copy(backbone.split.stem, dtype, (1, *backbone.data_config["input_size"]))
 
 
 def _inference_copy(net: Net, dtype: torch.dtype, size: Sequence[int]) -> Net:

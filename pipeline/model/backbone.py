@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from latentcap.config import BackboneConfig
 from latentcap.data.errors import UserError, did_you_mean
-from latentcap.model.split_backbone import Parts, layers_in_order, take_apart
+from latentcap.model.split_backbone import SplitBackbone, layers_in_order, split_at_first_trained
 
 
 class Backbone(nn.Module):
@@ -62,11 +62,11 @@ class Backbone(nn.Module):
         return self.config.trainable == "none"
 
     @cached_property
-    def parts(self) -> Parts | None:
+    def split(self) -> SplitBackbone | None:
         """The frozen and the trained layers, to be run apart; None where all or none are trained, or they cannot."""
         height, width = self.data_config["input_size"][1:]
         probe = torch.randn(2, self.config.in_chans, height, width, generator=torch.Generator().manual_seed(0))
-        return take_apart(self.net, self._features, probe.to(next(self.net.parameters()).device))
+        return split_at_first_trained(self.net, self._features, probe.to(next(self.net.parameters()).device))
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (B, V, 3 or 1, H, W) to regions (B, V * h * w, C)."""

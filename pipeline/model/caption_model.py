@@ -83,13 +83,13 @@ class CaptionModel(nn.Module):
         Args:
             images: normalised, (B, V, 3, H, W); or
             regions: the backbone's output for them, (B, V * h * w, C), from the feature cache; or
-            cells: the output of the backbone's frozen layers, (B, V * h' * w', c), see ``Backbone.parts``.
+            cells: the output of the backbone's frozen layers, (B, V * h' * w', c), see ``Backbone.split``.
             view_mask: True for views that exist, (B, V). None: all.
             context: None where the model has no context encoder or nothing is known.
         """
         if cells is not None:
-            assert self.backbone.parts is not None
-            regions = self.backbone.parts.finish(cells.to(self.decoder.bias.dtype))
+            assert self.backbone.split is not None
+            regions = self.backbone.split.regions_from(cells.to(self.decoder.bias.dtype))
         if regions is None:
             assert images is not None
             regions = self.backbone(images)

@@ -59,19 +59,19 @@ class ContextEncoder(nn.Module):
         The padded text is last, so that no token's place depends on the other examples of the batch.
         """
         present = batch.mask.any(1)
-        parts = [self.text_state[present.long()].unsqueeze(1)]
+        pieces = [self.text_state[present.long()].unsqueeze(1)]
         if batch.numbers.shape[1]:
             known = ~batch.numbers.isnan()
             values = batch.numbers.nan_to_num(0.0).clamp(-5, 5).unsqueeze(-1) * self.number_value
-            parts.append(self.number_name + torch.where(known.unsqueeze(-1), values, self.number_missing))
+            pieces.append(self.number_name + torch.where(known.unsqueeze(-1), values, self.number_missing))
         for index, table in enumerate(self.categories):
             column = batch.categories[:, index]
             missing = table.num_embeddings - 1  # type: ignore[operator]
-            parts.append(table(torch.where(column < 0, missing, column)).unsqueeze(1))
-        always = batch.mask.new_ones(len(present), sum(part.shape[1] for part in parts))
+            pieces.append(table(torch.where(column < 0, missing, column)).unsqueeze(1))
+        always = batch.mask.new_ones(len(present), sum(piece.shape[1] for piece in pieces))
         if batch.tokens.shape[1]:
-            parts.append(self._encode_text(batch))
-        return torch.cat(parts, 1), torch.cat((always, batch.mask), 1)
+            pieces.append(self._encode_text(batch))
+        return torch.cat(pieces, 1), torch.cat((always, batch.mask), 1)
 
     def train(self, mode: bool = True) -> ContextEncoder:
         super().train(mode)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Parts:
+class SplitBackbone:
     """The layers of a CNN, in the order in which it runs them.
 
     Attributes:
@@ -23,7 +23,7 @@ class Parts:
     tail: nn.Sequential
     shape: tuple[int, int, int]
 
-    def finish(self, cells: Tensor) -> Tensor:
+    def regions_from(self, cells: Tensor) -> Tensor:
         """Cells of the maps (B, V * h' * w', c) to regions (B, V * h * w, C)."""
         height, width, channels = self.shape
         maps = cells.reshape(-1, height, width, channels).permute(0, 3, 1, 2)  # as the CNN has them: channels last
@@ -31,7 +31,7 @@ class Parts:
         return regions.reshape(len(cells), -1, regions.shape[-1])
 
 
-def take_apart(net: nn.Module, features: Callable[[Tensor], Tensor], probe: Tensor) -> Parts | None:
+def split_at_first_trained(net: nn.Module, features: Callable[[Tensor], Tensor], probe: Tensor) -> SplitBackbone | None:
     """Cut ``net`` before its first layer that has a gradient.
 
     A network that does not run its layers one after another, in the order in which it declares them, cannot be cut:
@@ -64,7 +64,7 @@ def take_apart(net: nn.Module, features: Callable[[Tensor], Tensor], probe: Tens
     if not end or shape is None or len(shape) != 4:
         return None
     stem, tail = nn.Sequential(*layers[:first]), nn.Sequential(*layers[first:end])
-    return Parts(stem, tail, (shape[2], shape[3], shape[1]))
+    return SplitBackbone(stem, tail, (shape[2], shape[3], shape[1]))
 
 
 def layers_in_order(net: nn.Module) -> list[nn.Module]:

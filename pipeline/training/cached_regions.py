@@ -18,7 +18,7 @@ from latentcap.data.batches.sources import CachedRegions
 from latentcap.data.example import Example
 from latentcap.inference.engine import Network, inference_backbone, inference_frozen_layers
 from latentcap.model.backbone import Backbone
-from latentcap.model.split_backbone import Parts
+from latentcap.model.split_backbone import SplitBackbone
 from latentcap.model_tensors import in_half
 from latentcap.progress import Progress
 
@@ -45,30 +45,30 @@ def frozen_layers(
     backbone: Backbone,
     image: ImageConfig,
     *,
-    parts: Parts | None,
+    split: SplitBackbone | None,
     device: torch.device,
     dtype: torch.dtype,
     engine: str | None = None,
 ) -> FrozenLayers:
-    """The whole backbone, or of its ``parts`` the one that is not trained, as they run fastest."""
+    """The whole backbone, or of its ``split`` the one that is not trained, as they run fastest."""
 
     @cache
     def network() -> Network:
-        make = inference_backbone if parts is None else inference_frozen_layers
+        make = inference_backbone if split is None else inference_frozen_layers
         return make(backbone, dtype, engine=engine)
 
     def encode(images: Tensor) -> Tensor:
         images = images.to(device)
-        if parts is None:
+        if split is None:
             return network()(images.unsqueeze(1)).cpu()
         return network()(images.contiguous(memory_format=torch.channels_last)).flatten(2).mT.cpu()
 
-    height, width, channels = (*backbone.grid, backbone.num_channels) if parts is None else parts.shape
+    height, width, channels = (*backbone.grid, backbone.num_channels) if split is None else split.shape
     return FrozenLayers(
         encode,
-        fingerprint(backbone, image, dtype, stem=None if parts is None else parts.stem),
+        fingerprint(backbone, image, dtype, stem=None if split is None else split.stem),
         shape=(height * width, channels),
-        name="regions" if parts is None else "cells",
+        name="regions" if split is None else "cells",
         batch_size=8 if device.type == "cpu" else 64,
     )
 
@@ -81,7 +81,7 @@ def cached_regions(captioner: Captioner, examples: Sequence[Example], folder: st
     """
     model, device, dtype = captioner.model, captioner.device, captioner.dtype
     layers = frozen_layers(
-        model.backbone, captioner.image, parts=None, device=device, dtype=dtype, engine=captioner.engine
+        model.backbone, captioner.image, split=None, device=device, dtype=dtype, engine=captioner.engine
     )
     with Progress("regions of images", unit="img") as progress:
         return layers.cached(

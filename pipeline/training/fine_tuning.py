@@ -23,7 +23,11 @@ from latentcap.model_tensors import read_tensors
 from latentcap.saved_model import CONTEXT_ENCODER, read_fields, read_settings
 
 MISSING = "(missing)"  # the last row of a category's table
-TOLD = ("context.number_", "context.categories.", "labels.heads.")  # tensors whose entries are counted by name
+COUNTED_BY_NAME = (
+    "context.number_",
+    "context.categories.",
+    "labels.heads.",
+)  # tensors whose entries are counted by name
 WORD_TABLES = ("decoder.embedding.weight", "decoder.bias", "context.embedding.weight")
 
 
@@ -107,15 +111,15 @@ def start_model(model: CaptionModel, folder: Path, words: CaptionTokenizer, cont
         source = None if name.startswith(tuple(other)) else state.get(name)
         if source is None or not _copy(source, value, old.entries.get(name), new.entries.get(name)):
             fresh.append(own_name)
-    told = [_told("words", old_words.vocab, words.vocab)]
+    overlaps = [_overlap("words", old_words.vocab, words.vocab)]
     for kind, before, after in (
         ("numbers", old_fields.numbers, fields.numbers),
         ("categories", _values(old_fields.categories), _values(fields.categories)),
         ("labels", _values(old_labels), _values(labels)),
     ):
-        told += [_told(kind, list(before), list(after))] if before or after else []
-    parts = sorted({_part(name) for name in fresh if not name.startswith(TOLD)})
-    return f"start from {folder}: {'; '.join(told)}" + (f"; new: {', '.join(parts)}." if parts else ".")
+        overlaps += [_overlap(kind, list(before), list(after))] if before or after else []
+    parts = sorted({_part(name) for name in fresh if not name.startswith(COUNTED_BY_NAME)})
+    return f"start from {folder}: {'; '.join(overlaps)}" + (f"; new: {', '.join(parts)}." if parts else ".")
 
 
 def _copy(
@@ -190,7 +194,7 @@ def _values(tables: Mapping[str, Sequence[str]]) -> list[str]:
     return [f"{name} {value}" for name, values in tables.items() for value in values]
 
 
-def _told(kind: str, before: Sequence[str], after: Sequence[str]) -> str:
+def _overlap(kind: str, before: Sequence[str], after: Sequence[str]) -> str:
     kept = len(set(before) & set(after))
     return f"{kind}: {kept:,} kept, {len(after) - kept:,} new, {len(before) - kept:,} dropped"
 

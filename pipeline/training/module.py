@@ -154,12 +154,12 @@ class CaptionModule(L.LightningModule):
             enabled=self.model.context is not None,
         )
         live = data.augmentation is not None and not data.variants  # each image is to look different in every epoch
-        parts = None if backbone.frozen or live else backbone.parts
+        split = None if backbone.frozen or live else backbone.split
         frozen = None
-        if backbone.frozen or parts is not None:
+        if backbone.frozen or split is not None:
             device = self.trainer.strategy.root_device
             backbone.to(device)
-            frozen = frozen_layers(backbone, self.image, parts=parts, device=device, dtype=fast_dtype(device))
+            frozen = frozen_layers(backbone, self.image, split=split, device=device, dtype=fast_dtype(device))
         with Progress("regions of images", unit="img") as progress:
             data.prepare_datasets(
                 tokenizer=self.tokenizer,
