@@ -168,3 +168,22 @@ def test_probabilities_of_words_are_the_products_of_their_pieces(
     expected: Tensor = torch.tensor([-0.5, -1.0]).exp()
     assert [word for word, _ in word_probabilities(words, hypothesis)] == ["a", "cat"]
     assert [value for _, value in word_probabilities(words, hypothesis)] == pytest.approx(expected.tolist())
+
+
+@pytest.mark.parametrize(
+    ("text", "good"),
+    [
+        ("一只红色的猫坐在桌子上", False),  # a word stands anywhere where no spaces are written
+        ("猫", False),
+        ("一只红色的树", True),
+        ("树是红色的", False),  # its last word
+        ("红色的树", True),
+        ("नि", True),  # the mark makes it another word
+        ("यह न है", False),
+    ],
+)
+def test_words_of_other_scripts(text: str, good: bool) -> None:
+    texts = ["一只红色的猫坐在桌子上", "树是红色的", "यह न है नि"]
+    tokenizer = CaptionTokenizer.train(texts, kind="bpe", vocab_size=330)
+    wording = resolve(SearchConfig(forbidden_words=("猫", "न"), bad_endings=("的",)), tokenizer)
+    assert {allowed(wording, tokenizer, ids) for ids in splits(tokenizer, text)} == {good}

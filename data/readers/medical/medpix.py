@@ -20,7 +20,6 @@ What is read is what is known *before* anybody looks at the image, or else the m
 
 from __future__ import annotations
 
-import json
 import re
 import tarfile
 from collections.abc import Mapping
@@ -29,6 +28,7 @@ from typing import Any
 
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example, ImageRef
+from latentcap.data.jsonl import iter_jsonl
 from latentcap.data.readers.fields import ReadOptions, clean_text
 from latentcap.data.readers.medical.patient import to_sex, to_years
 from latentcap.data.readers.medical.study import context_of, known
@@ -154,8 +154,7 @@ def _index_images(root: Path) -> dict[str, ImageRef]:
 
 def _is_descriptions(file: Path) -> bool:
     try:
-        with open(file, encoding="utf-8") as lines:
-            row = json.loads(next((line for line in lines if line.strip()), "null"))
-    except (OSError, ValueError):
+        row = next(iter_jsonl(file), {})
+    except UserError:
         return False
-    return isinstance(row, dict) and {"U_id", "image", "Description"} <= row.keys()
+    return {"U_id", "image", "Description"} <= row.keys()
