@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "score captions, or a model, against what people wrote",
     "explain": "one page that shows where each head looked for each word",
     "heads": "the head laboratory: report, prune, budget, sweep",
+    "serve": "caption over HTTP: OpenAI's API, our own, and a page",
     "prepare": "check a data set before training on it",
     "demo": "train, score and caption on an embedded data set, in minutes",
     "bench": "measure speed and memory beside the alternatives",

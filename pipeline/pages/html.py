@@ -13,25 +13,30 @@ _SURROGATES = re.compile("[\ud800-\udfff]")  # in file names whose bytes are not
 _UNSAFE = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
 
-def page_head(title: str, style: str, *, script: bool) -> str:
-    """The page up to ``<body>``. It loads nothing from anywhere; without ``script`` it has no scripts and no images."""
+def page_head(title: str, style: str, *, script: bool, more: str = "") -> str:
+    """The page up to ``<body>``. It loads nothing from anywhere; without ``script`` it has no scripts and no images.
+
+    ``more`` is what its content security policy allows besides.
+    """
     allowed = " style-src 'unsafe-inline'"
     if script:
         allowed = f" img-src data:;{allowed}; script-src 'unsafe-inline'"
+    allowed += f"; {more}" if more else ""
     return _fill(_read("head.html"), allowed=allowed, title=escape(title), style=style)
 
 
-def page_around_content(folder: str, *, title: str, style: str = "", **texts: str) -> tuple[str, str]:
+def page_around_content(folder: str, *, title: str, style: str = "", more: str = "", **texts: str) -> tuple[str, str]:
     """What stands before and what stands after the content of a page.
 
     Args:
         folder: of this package, with the page's ``page.html``, ``page.css`` and, where it has a script, ``page.js``.
         style: rules before those of ``page.css``.
+        more: what the content security policy allows besides.
         texts: HTML in place of each ``{name}`` in ``page.html``, besides ``{title}`` and ``{script}``.
     """
     scripted = files(__package__).joinpath(folder, "page.js").is_file()
     texts |= {"title": escape(title), "script": _read(f"{folder}/page.js") if scripted else ""}
-    head = page_head(title, style + _read(f"{folder}/page.css"), script=scripted)
+    head = page_head(title, style + _read(f"{folder}/page.css"), script=scripted, more=more)
     before, after = _read(f"{folder}/page.html").split("{content}\n")
     return head + _fill(before, **texts), _fill(after, **texts)
 

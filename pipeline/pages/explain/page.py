@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,16 @@ def write_page(path: str | Path, records: Iterable[Mapping[str, Any]], *, title:
         OSError: where ``path`` cannot be written.
     """
     target = Path(path)
-    before, after = page_around_content("explain", title=title, anchors=embedded(ANCHORS))
     target.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(target, encoding="utf-8") as file:
-        file.write(before)
-        for record in records:
-            file.write(f'<script type="application/json" class="record">{embedded(record)}</script>\n')
-        file.write(after)
+        file.writelines(page_parts(records, title=title))
     return target
+
+
+def page_parts(records: Iterable[Mapping[str, Any]], *, title: str) -> Iterator[str]:
+    """The page of :func:`write_page`, a piece at a time."""
+    before, after = page_around_content("explain", title=title, anchors=embedded(ANCHORS))
+    yield before
+    for record in records:
+        yield f'<script type="application/json" class="record">{embedded(record)}</script>\n'
+    yield after
