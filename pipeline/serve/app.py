@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import wraps
 from typing import Any
@@ -207,7 +207,7 @@ async def _from_json(request: Request, service: Service, read: Callable[[Mapping
     return await run_in_threadpool(read, body, service.limits)
 
 
-async def _chunks(request: Request, limits: Limits) -> AsyncIterator[bytes]:
+async def _chunks(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
     """The body, as it comes. Raises ApiError where it is longer than allowed."""
     error = ApiError(413, f"the request is larger than {limits.body >> 20} MiB.", code="request_too_large")
     announced = request.headers.get("content-length", "")

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import torch
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -63,16 +64,14 @@ class Watch:
     """What ``GET /metrics`` tells."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        more = {"registry": self.registry}
-        self.requests = Counter("latentcap_requests", "Requests by path and status.", ["path", "status"], **more)
-        self.seconds = Histogram("latentcap_request_seconds", "From request to answer.", ["path"], **more)
-        self.images = Counter("latentcap_images", "Images captioned.", **more)
-        self.batches = Histogram(
-            "latentcap_batch_size", "Examples of a batch.", buckets=(1, 2, 4, 8, 16, 32, 64, 128), **more
-        )
-        self.batch_seconds = Histogram("latentcap_batch_seconds", "Time of a batch in the model.", **more)
-        self.waiting = Gauge("latentcap_waiting", "Requests accepted and not answered.", **more)
+        self.registry = here = CollectorRegistry()
+        sizes = (1, 2, 4, 8, 16, 32, 64, 128)
+        self.requests = Counter("latentcap_requests", "Requests.", ["path", "status"], registry=here)
+        self.seconds = Histogram("latentcap_request_seconds", "From request to answer.", ["path"], registry=here)
+        self.images = Counter("latentcap_images", "Examples captioned.", registry=here)
+        self.batches = Histogram("latentcap_batch_size", "Examples of a batch.", buckets=sizes, registry=here)
+        self.batch_seconds = Histogram("latentcap_batch_seconds", "Time of a batch in the model.", registry=here)
+        self.waiting = Gauge("latentcap_waiting", "Requests accepted and not answered.", registry=here)
 
     def batch(self, size: int, seconds: float) -> None:
         self.images.inc(size)
@@ -159,8 +158,9 @@ class Service:
             self._arriving -= 1
         answer = asyncio.wrap_future(self.batcher.submit(job))
         gone = asyncio.create_task(_until_gone(request))
+        ends: set[asyncio.Future[Any]] = {answer, gone}
         try:
-            await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 raise ApiError(CLIENT_GONE, "the client has gone.", code="client_gone")
             best = answer.result()
