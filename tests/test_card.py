@@ -10,14 +10,14 @@ from PIL import Image
 
 from latentcap.captioner import Captioner
 from latentcap.search.config import SearchConfig
-from latentcap.training.card import model_card
+from latentcap.training.card import as_typed, model_card
 from tests.helpers import tiny_captioner
 
 
 def card_of(captioner: Captioner) -> str:
     return model_card(
         captioner,
-        command="scripts/train.py fit",
+        command="latentcap train fit",
         data={"train": 3},
         source={"train": "captions.json"},
         scores={"val/cider": 1.0},
@@ -46,3 +46,11 @@ def test_every_setting_that_it_names_exists() -> None:
     text = re.search(r"settings of the search \((.*?), \.\.\.\)", card_of(tiny_captioner()))
     assert text
     assert {name.strip("` ") for name in text[1].split(",")} <= set(SearchConfig.__dataclass_fields__)
+
+
+def test_the_command_is_one_that_can_be_typed() -> None:
+    fit = ["fit", "--data.train", "my images"]
+    for started in (["/v/bin/latentcap", "train"], ["scripts/train.py"], ["/x/latentcap/cli/main.py", "train"]):
+        assert as_typed([*started, *fit]) == "latentcap train fit --data.train 'my images'"
+    assert as_typed(["scripts/caption_ray.py", "photos"]) == "latentcap caption-ray photos"
+    assert as_typed(["mine.py", "photos"]) == "python mine.py photos"

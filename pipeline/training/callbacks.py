@@ -16,7 +16,7 @@ from torch import Tensor
 
 from latentcap.captioner import Captioner
 from latentcap.data.errors import UserError, did_you_mean
-from latentcap.training.card import model_card
+from latentcap.training.card import as_typed, model_card
 from latentcap.training.finite_loss import NotFinite
 from latentcap.training.module import CaptionModule, describe
 from latentcap.training.trainer_settings import check_range
@@ -166,7 +166,7 @@ class ModelFolder(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         card = model_card(
             captioner,
-            command=" ".join(["python", *sys.argv]),
+            command=as_typed(sys.argv),
             data={split: len(dataset) for split, dataset in data.datasets.items()},
             source=data.sources,
             scores=scores,

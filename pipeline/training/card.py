@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import platform
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,16 @@ terms apply to the model too. For research: not for decisions about people, and 
 def _names(source: Any) -> str:
     sources = source if isinstance(source, list | tuple) else [source]
     return ", ".join(Path(str(entry)).name for entry in sources)
+
+
+def as_typed(arguments: Sequence[str]) -> str:
+    """A process's arguments as the command of ``latentcap`` that they are, however that was started."""
+    program, *rest = arguments
+    path = Path(program)
+    if path.parent.name == "scripts":
+        return shlex.join(["latentcap", path.stem.replace("_", "-"), *rest])
+    ours = path.stem == "latentcap" or path.parts[-2:] == ("cli", "main.py")
+    return shlex.join(["latentcap", *rest] if ours else ["python", *arguments])
 
 
 def _portable(command: str) -> str:
