@@ -8,7 +8,7 @@ import pytest
 
 from latentcap.captioner import Captioner
 from latentcap.cli.caption_options import parse
-from latentcap.cli.train.lightning_cli import with_recipes
+from latentcap.cli.train.lightning_cli import train, with_recipes
 from latentcap.data.errors import UserError
 from latentcap.heads.sweep_grid import embed_dim
 from latentcap.in_the_box import DEFAULT_MODEL, find_model, find_recipe, model_names, recipe_names
@@ -60,6 +60,14 @@ def test_training_takes_names_in_each_way_of_writing() -> None:
     assert embed_dim(["--config", "scenes"]) == 256
     with pytest.raises(UserError, match="recipe 'scense'"):
         with_recipes(["fit", "--config", "scense"])
+
+
+def test_the_help_of_training_names_the_recipes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train(["fit", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"in the box ({', '.join(recipe_names())})" in text
+    assert text.startswith("usage: latentcap train [options] fit")
 
 
 def test_models_are_taken_by_name() -> None:

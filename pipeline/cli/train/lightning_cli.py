@@ -23,7 +23,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from latentcap.cli.train import VERBS
 from latentcap.data.batches.datamodule import CaptionData
 from latentcap.data.errors import UserError
-from latentcap.in_the_box import find_recipe
+from latentcap.in_the_box import find_recipe, recipe_names
 from latentcap.inference.precision import fast_dtype
 from latentcap.training.callbacks import EMA, Checkpoints, ModelFolder, RandomState, Stopping
 from latentcap.training.finite_loss import FiniteLoss
@@ -51,6 +51,17 @@ class TrainCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name in VERBS}
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        parser = super().init_parser(**kwargs)
+        for action in parser._actions:
+            if "--config" in action.option_strings:
+                box = ", ".join(recipe_names())
+                action.help = (
+                    f"A recipe: a YAML file, or the name of one in the box ({box}); a file of that name here comes "
+                    "first. Given again, it adds to those before."
+                )
+        return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(EMA, "ema")
