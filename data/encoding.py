@@ -28,10 +28,10 @@ def encoding_of(start: bytes) -> str:
 
 
 def refuse_unmarked(start: bytes, where: str) -> None:
-    """Raises UserError for UTF-16 without a mark: every other byte of plain text is zero there, and none elsewhere."""
+    """Raises UserError for UTF-16 without a mark: nearly every other byte of plain text is zero there."""
     start = start[:START]
     counts = sorted((start[::2].count(0), start[1::2].count(0)))
-    if encoding_of(start) == "utf-8" and counts[1] > len(start) // 5 and counts[0] * 10 <= counts[1]:
+    if encoding_of(start) == "utf-8" and counts[1] > len(start) * 2 // 5 and counts[0] * 10 <= counts[1]:
         raise UserError(f"{where}: UTF-16 text without a byte-order mark, so it seems. Save it as UTF-8.")
 
 

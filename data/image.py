@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from latentcap.data.dicom import decode_dicom, is_dicom
-from latentcap.data.kinds import plugin_of, what_it_is
+from latentcap.data.kinds import START, plugin_of, what_it_is
 from latentcap.data.pixels import deep_colour, has_alpha, is_deep_colour, no_data_of, spread
 from latentcap.data.tiff import decode_tiff, is_tiff, needs_more_than_pillow
 
@@ -43,6 +43,17 @@ class ImageRef:
                 return file.read()
             file.seek(self.offset)
             return file.read(self.size)
+
+    def start(self, size: int = START) -> bytes:
+        """Its first bytes; none where it cannot be read."""
+        if self.data is not None:
+            return self.data[:size]
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(self.offset or 0)
+                return file.read(size if self.size is None else min(size, self.size))
+        except OSError:
+            return b""
 
     def open(self) -> Image.Image:
         """The decoded image: RGB, turned by its EXIF orientation. Raises OSError for anything unreadable."""

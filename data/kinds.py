@@ -101,6 +101,11 @@ def why_not_read(name: str) -> str:
     return NOT_READ.get(suffix, "")
 
 
+def is_picture(name: str) -> bool:
+    """Whether a file is a picture by its name, read here or not."""
+    return is_image(name) or NOT_READ.get(suffix_of(name)) == RAW
+
+
 def needs_plugin() -> str:
     return "needs the extra 'heic': pip install 'latentcap[heic]'"
 

@@ -9,31 +9,34 @@ from pathlib import Path
 from typing import NamedTuple
 
 from latentcap.data.errors import UserError
-from latentcap.data.example import ImageRef
-from latentcap.data.readers.paths import IMAGE_SUFFIXES, existing, expand_sources, shorten
-
-SUFFIXES = IMAGE_SUFFIXES | {
-    *(".apng", ".avif", ".dib", ".ico", ".j2k", ".jfif", ".jp2", ".jpe", ".jpx"),
-    *(".pbm", ".pgm", ".pnm", ".ppm", ".qoi", ".tga"),
-}
-"""What is taken for an image in a folder or tar. A file that is given by itself may be called anything."""
+from latentcap.data.image import ImageRef
+from latentcap.data.kinds import IMAGE_SUFFIXES, begins_as_image, is_image, may_be_image, what_it_is, why_not_read
+from latentcap.data.readers.paths import existing, expand_sources, shorten
+from latentcap.data.walk import own_outputs
 
 
 class Listed(NamedTuple):
-    """An image and the name it is shown by. ``error`` says why there is no image where one should be."""
+    """An image and the name it is shown by.
+
+    ``error`` says why there is no image where one should be; ``skipped`` why what looks like one is left out: it is of
+    a kind that is not read, or its content is none.
+    """
 
     name: str
     image: ImageRef
     error: str = ""
+    skipped: str = ""
 
 
 def iter_images(paths: str | Path | Sequence[str | Path]) -> Iterator[Listed]:
     """Every image that ``paths`` name, one at a time, in an order that depends on the names alone.
 
     Of a folder these are the images and tars in it and in all folders below it, links to folders included; of a tar,
-    the images in it. Hidden files and folders are skipped, and every folder is entered once, so that links cannot lead
-    in circles. The images of a folder are sorted by their path in it; a broken link or a folder that may not be read is
-    listed as an image, and the rest of a tar that is cut off with an ``error``, so that each is reported.
+    the images in it. Files without a suffix that is known are images if their content begins as one (DICOM from a CD).
+    What captioning wrote there (what has a ``.run`` folder beside it) is no input. Hidden files and folders are left
+    out, and every folder is entered once, so that links cannot lead in circles. The images of a folder are sorted by
+    their path in it; a broken link or a folder that may not be read is listed as an image, and the rest of a tar that
+    is cut off with an ``error``, so that each is reported.
 
     Args:
         paths: files, folders, tars and patterns such as ``photos/*.jpg``. Where one folder or tar is all that is given,
@@ -49,8 +52,9 @@ def iter_images(paths: str | Path | Sequence[str | Path]) -> Iterator[Listed]:
     found = False
     for path in expanded:
         for listed in list_path(path, "" if len(expanded) == 1 else path):
-            found = True
-            yield listed
+            if not listed.skipped:
+                found = True
+                yield listed
     if not found:
         raise no_images(expanded)
 
@@ -60,7 +64,7 @@ def no_images(paths: Sequence[str]) -> UserError:
     where = shorten(", ".join(f"'{path}'" for path in paths))
     return UserError(
         f"no images in {where}. Looked there and in all folders below, hidden ones aside, for "
-        f"{', '.join(sorted(SUFFIXES))}, and for .tar archives of them."
+        f"{', '.join(sorted(IMAGE_SUFFIXES))}, for others that begin as an image does, and for .tar archives of them."
     )
 
 
@@ -71,18 +75,24 @@ def list_path(path: str, inside: str) -> Iterator[Listed]:
             shown, file = os.path.join(inside, name), os.path.join(path, name)
             if name.lower().endswith(".tar") and os.path.isfile(file):
                 yield from _members(file, shown)
-            else:
-                yield Listed(shown, ImageRef(file))
+            elif listed := _judged(name, shown, ImageRef(file)):
+                yield listed
     elif path.lower().endswith(".tar"):
         yield from _members(path, inside)
     else:
         yield Listed(path, ImageRef(path))
 
 
-def is_listed(name: str) -> bool:
-    """Whether a file is taken for an image by its name."""
-    base = os.path.basename(name)
-    return os.path.splitext(base)[1].lower() in SUFFIXES and not base.startswith(".")
+def _judged(name: str, shown: str, image: ImageRef) -> Listed | None:
+    """A file of a folder or tar, as an image or as skipped; None for what nobody would take for one."""
+    if reason := why_not_read(name):
+        return Listed(shown, image, skipped=reason)
+    if is_image(name) or os.path.isdir(image.path):  # a folder that may not be read, so that this is reported
+        return Listed(shown, image)
+    if not may_be_image(name):
+        return None
+    start = image.start()
+    return Listed(shown, image) if begins_as_image(start) else Listed(shown, image, skipped=what_it_is(start, name))
 
 
 def _walk(root: str) -> Iterator[str]:
@@ -107,18 +117,24 @@ def _walk(root: str) -> Iterator[str]:
 
 
 def _wanted(folder: str, top: str) -> Iterator[str]:
-    """Names in a folder: images, tars, broken links, and folders with a final "/"."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if os.path.isdir(entry) if entry.is_symlink() else entry.is_dir():  # links may lead in a circle
-                if not (entry.is_symlink() and _is_met_anyway(entry.path, top)):
-                    yield entry.name + "/"
-            elif is_listed(entry.name) or entry.name.lower().endswith(".tar"):
-                broken = entry.is_symlink() and not os.path.exists(entry.path)
-                if broken or entry.is_file():  # no pipes or devices
-                    yield entry.name
+    """Names in a folder: images, tars, broken links, what may be an image, and folders with a final "/"."""
+    with os.scandir(folder) as found:
+        entries = [entry for entry in found if not entry.name.startswith(".")]
+    ours = own_outputs(folder, [entry.name for entry in entries])
+    for entry in entries:
+        if entry.name in ours:
+            continue
+        if os.path.isdir(entry) if entry.is_symlink() else entry.is_dir():  # links may lead in a circle
+            if not (entry.is_symlink() and _is_met_anyway(entry.path, top)):
+                yield entry.name + "/"
+        elif _is_wanted(entry.name):
+            broken = entry.is_symlink() and is_image(entry.name) and not os.path.exists(entry.path)
+            if broken or entry.is_file():  # no pipes or devices
+                yield entry.name
+
+
+def _is_wanted(name: str) -> bool:
+    return name.lower().endswith(".tar") or is_image(name) or may_be_image(name) or why_not_read(name) != ""
 
 
 def _is_met_anyway(link: str, top: str) -> bool:
@@ -136,9 +152,10 @@ def _members(path: str, inside: str) -> Iterator[Listed]:
             for member in archive:
                 name = member.name.removeprefix("./")
                 hidden = any(part.startswith(".") for part in name.split("/"))
-                if member.isfile() and is_listed(name) and not hidden:
+                if member.isfile() and not hidden:
                     image = ImageRef(path, offset=member.offset_data, size=member.size, name=name)
-                    yield Listed(f"{inside}:{name}" if inside else name, image)
+                    if listed := _judged(name, f"{inside}:{name}" if inside else name, image):
+                        yield listed
                 archive.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
     except (tarfile.TarError, OSError) as error:
         reason = (

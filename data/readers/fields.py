@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from latentcap.data.errors import UserError, did_you_mean
 from latentcap.data.example import Example, ImageRef
+from latentcap.data.readers.captions import is_null, to_captions
 from latentcap.data.readers.splits import normalise_split
 from latentcap.data.report_text import TEXT_STYLES
 
-IMAGE_COLUMNS = ("file_name", "image", "image_path", "file", "path", "filename")
-CAPTION_COLUMNS = ("captions", "caption", "text", "sentence", "sentences", "report")
+IMAGE_COLUMNS = (
+    *("file_name", "image", "image_path", "file", "path", "filename", "image_name", "image_file", "img", "img_path"),
+    *("filepath", "file_path"),
+)
+CAPTION_COLUMNS = (
+    *("captions", "caption", "text", "sentence", "sentences", "report", "caption_text", "comment", "raw"),
+    "description",
+)
 ID_COLUMNS = ("id", "image_id")
 GROUP_COLUMNS = ("patient_id", "subject_id", "case_id")
 REPORT_TARGETS = ("findings", "impression", "both", "case")
 MISSING = frozenset({"", "n/a", "nan", "null"})  # texts that stand for a missing context, category or number
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,(\d{1,2}|\d{4,})|[-+]?0,\d+")
 
 Row = Mapping[str, Any]
 
@@ -66,6 +75,8 @@ class Fields:
         def find(field: str, name: str | None, usual: Sequence[str], *, required: bool = False) -> str | None:
             names = usual if name is None else (name,)
             match = next((column for column in names if column in found), None)
+            if match is None and name is not None and name.partition(".")[0] in found:
+                return name  # an entry of an object: caption=sentences.raw
             if match is None and (required or name is not None):
                 listing = ", ".join(found) or "none"
                 hint = did_you_mean(name, found) if name is not None else f" Looked for: {', '.join(usual)}."
@@ -90,12 +101,25 @@ class Fields:
         )
 
 
+class Skipped(NamedTuple):
+    """Something that was seen and is in no example, and why. ``expected``: it belongs there and is no fault."""
+
+    name: str
+    reason: str
+    expected: bool = False
+
+
 @dataclass(frozen=True)
 class ReadOptions:
-    """What a reader is told besides the path."""
+    """What a reader is told besides the path; and where it tells what it leaves out."""
 
     fields: Fields = Fields()
     image_root: Path | None = None
+    skipped: list[Skipped] = field(default_factory=list, compare=False)
+
+    def skip(self, name: str, reason: str, *, expected: bool = False) -> None:
+        """Take down that something is in no example."""
+        self.skipped.append(Skipped(name, reason, expected))
 
 
 @dataclass(frozen=True)
@@ -119,8 +143,8 @@ class Columns:
         return Example(
             id=id,
             images=images,
-            captions=to_captions(row.get(self.caption)) if self.caption else (),
-            paraphrases=to_captions(row.get(self.paraphrases)) if self.paraphrases else (),
+            captions=to_captions(cell(row, self.caption), where) if self.caption else (),
+            paraphrases=to_captions(cell(row, self.paraphrases), where) if self.paraphrases else (),
             context=clean_text(row.get(self.context)) if self.context else None,
             numbers={name: to_number(row.get(name)) for name in self.numbers},
             categories={name: clean_text(row.get(name)) for name in self.categories},
@@ -130,15 +154,15 @@ class Columns:
         )
 
 
-def is_null(value: Any) -> bool:
-    """None, and the NaN that tables write for it."""
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def to_captions(value: Any) -> tuple[str, ...]:
-    """A text or a list of texts. Nulls are left out; blank texts stay, so that the data check can report them."""
-    values = value if isinstance(value, list | tuple) else [value]
-    return tuple(str(text).strip() for text in values if not is_null(text))
+def cell(row: Row, column: str) -> Any:
+    """What a row has in a column; ``a.b`` is the entry ``b`` of an object, or of each in a list, in column ``a``."""
+    if column in row or "." not in column:
+        return row.get(column)
+    name, _, inside = column.partition(".")
+    value = row.get(name)
+    if isinstance(value, list | tuple):
+        return [cell(item, inside) for item in value if isinstance(item, Mapping)]
+    return cell(value, inside) if isinstance(value, Mapping) else None
 
 
 def clean_text(value: Any) -> str | None:
@@ -148,7 +172,12 @@ def clean_text(value: Any) -> str | None:
 
 
 def to_number(value: Any) -> float | None:
-    """A finite number, or None for anything else: "N/A", "", null, NaN and free text."""
+    """A finite number, or None for anything else: "N/A", "", null, NaN and free text.
+
+    A comma is a decimal point (``1,5``) unless three digits follow it, when nobody knows.
+    """
+    if isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value.strip()):
+        value = value.replace(",", ".")
     try:
         number = float(value)
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Folders of images: with a metadata table (``imagefolder``), or with a text file beside every image (``sidecar``)."""
+"""Folders of images: with a metadata table (``imagefolder``), or with a text beside every image (``sidecar``)."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import dataclasses
 import os
 from pathlib import Path
 
-from latentcap.data.encoding import read_text
 from latentcap.data.errors import UserError
-from latentcap.data.example import Example, ImageRef
+from latentcap.data.example import Example
+from latentcap.data.image import ImageRef
+from latentcap.data.kinds import is_image, may_be_image
 from latentcap.data.readers.fields import ReadOptions
-from latentcap.data.readers.paths import is_image
+from latentcap.data.readers.formats import Format
+from latentcap.data.readers.samples import SUFFIXES, Member, examples_of, group
 from latentcap.data.readers.splits import known_split
 from latentcap.data.readers.table import read_table
+from latentcap.data.walk import files_below
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-SIDECARS = (".txt", ".caption")
 
 
 def find_metadata(folder: Path) -> list[Path]:
@@ -45,42 +47,66 @@ def read_imagefolder(folder: Path, options: ReadOptions) -> list[Example]:
             dataclasses.replace(e, split=_split_of_path(e.images[0].path, root)) if e.split == "unstated" else e
             for e in read
         ]
+    name_unlisted(folder, examples, options, "no row of the metadata names it")
     return examples
 
 
 def read_sidecar(folder: Path, options: ReadOptions) -> list[Example]:
-    """Every image below ``folder``, with one caption a non-empty line of the .txt or .caption file of the same stem.
+    """Every image below ``folder``, with one caption a line of the .txt or .caption file of the same name, or with
+    what its .json says: an unpacked WebDataset.
 
-    An image without such a file has no captions. The split is that of the first folder below ``folder``, else train.
+    An image without such a file has no captions. The split is that of the JSON, else of the first folder below
+    ``folder``, else train.
     """
-    examples: list[Example] = []
-    found = False
-    for place, folders, names in os.walk(folder):
-        folders.sort()
-        present = set(names)
-        for name in sorted(filter(is_image, names)):
-            stem = os.path.splitext(name)[0]
-            sidecar = next((stem + suffix for suffix in SIDECARS if stem + suffix in present), None)
-            found = found or sidecar is not None
-            path = os.path.join(place, name)
-            examples.append(
-                Example(
-                    id=os.path.relpath(path, folder),
-                    images=(ImageRef(path),),
-                    captions=caption_lines(read_text(Path(place, sidecar))) if sidecar else (),
-                    split=_split_of_path(path, folder),
-                )
-            )
-    if not found and options.fields.caption != "":
-        raise UserError(f"{folder}: no image in it has a text file of the same name ({', '.join(SIDECARS)}) beside it.")
-    return examples
+    samples = group((Member(name, ImageRef(os.path.join(folder, name))) for name in files_below(folder)), options)
+    if not samples:
+        raise UserError(f"{folder}: no images in it.")
+    return examples_of(
+        samples,
+        options,
+        where=str(folder),
+        split=lambda key: _split_of_path(os.path.join(folder, key), folder),
+        name=lambda key, sample: sample.images[0].name if len(sample.images) == 1 else key,
+    )
 
 
-def caption_lines(text: str) -> tuple[str, ...]:
-    """One caption for every line that is not blank."""
-    return tuple(line.strip() for line in text.splitlines() if line.strip())
+def has_sidecars(folder: Path) -> bool:
+    """Whether any image below ``folder`` has a text or JSON of the same name beside it."""
+    texts: set[str] = set()
+    keys: set[str] = set()
+    for name in files_below(folder):
+        stem, suffix = os.path.splitext(name)
+        if suffix.lower() in SUFFIXES:
+            texts.add(stem)
+        elif is_image(name) or may_be_image(name):
+            keys |= {stem, name, stem.rpartition(".")[0]}
+    return bool(texts & keys)
+
+
+def name_unlisted(folder: Path, examples: list[Example], options: ReadOptions, reason: str) -> None:
+    """Take down the images below a folder that are in no example."""
+    listed = {os.path.realpath(image.path) for example in examples for image in example.images}
+    for name in files_below(folder):
+        if is_image(name) and os.path.realpath(os.path.join(folder, name)) not in listed:
+            options.skip(name, reason)
 
 
 def _split_of_path(path: str, root: Path) -> str:
     parts = os.path.relpath(path, root).split(os.sep)
     return (known_split(parts[0]) if len(parts) > 1 else None) or "train"
+
+
+IMAGEFOLDER = Format(
+    "imagefolder",
+    read_imagefolder,
+    find_metadata,
+    kind="folder",
+    looked_for=f"{', '.join(METADATA)} (here or in train/, validation/, test/)",
+)
+SIDECAR = Format(
+    "sidecar",
+    read_sidecar,
+    has_sidecars,
+    kind="folder",
+    looked_for=f"a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file of the same name beside each image",
+)

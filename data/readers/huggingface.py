@@ -8,6 +8,7 @@ from typing import Any
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
 from latentcap.data.readers.fields import IMAGE_COLUMNS, ReadOptions
+from latentcap.data.readers.formats import Format
 from latentcap.data.readers.paths import HUGGINGFACE_PREFIX, shorten
 from latentcap.data.readers.splits import known_split
 from latentcap.data.readers.table import examples_from_rows
@@ -71,3 +72,8 @@ def _rows(part: Any, options: ReadOptions, image_type: Any) -> list[dict[str, An
         {name: labels[name](value) if name in labels and value is not None else value for name, value in row.items()}
         for row in part
     ]
+
+
+FORMAT = Format(
+    "huggingface", read_huggingface, is_saved_dataset, kind="folder", looked_for="a saved Hugging Face data set"
+)

@@ -6,12 +6,10 @@ import glob
 import os
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from latentcap.data.errors import UserError, did_you_mean
 
-DICOM_SUFFIXES = (".dcm", ".dicom")
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", *DICOM_SUFFIXES})
 HUGGINGFACE_PREFIX = "hf:"
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -25,10 +23,11 @@ def shorten(text: str | Path, limit: int = 120) -> str:
     return text if len(text) <= limit else f"{text[:half]}[...]{text[-half:]}"
 
 
-def is_image(name: str) -> bool:
-    """Whether a file name is that of an image, hidden files aside."""
-    base = os.path.basename(name)
-    return os.path.splitext(base)[1].lower() in IMAGE_SUFFIXES and not base.startswith(".")
+def native(name: str, root: Path) -> str:
+    """A path as this system writes it: Windows' ``images\\0.jpg`` is ``images/0.jpg``; a file so called comes first."""
+    if "\\" not in name or os.sep == "\\" or os.path.exists(root / name):
+        return name
+    return PureWindowsPath(name).as_posix()
 
 
 def expand_sources(source: str | Path | Sequence[str | Path]) -> list[str]:

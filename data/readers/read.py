@@ -3,32 +3,46 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 from latentcap.data.errors import UserError, did_you_mean
 from latentcap.data.example import Example
-from latentcap.data.readers.annotations import read_json
-from latentcap.data.readers.fields import Fields, ReadOptions
-from latentcap.data.readers.flickr8k import TOKEN_FILES, find_token_file, read_flickr8k
-from latentcap.data.readers.folders import METADATA, SIDECARS, find_metadata, read_imagefolder, read_sidecar
-from latentcap.data.readers.huggingface import is_saved_dataset, read_huggingface
-from latentcap.data.readers.medical.indiana import is_indiana, read_indiana
-from latentcap.data.readers.medical.medpix import find_descriptions, read_medpix
-from latentcap.data.readers.medical.mimic import is_mimic, read_mimic
-from latentcap.data.readers.medical.openi import find_reports, read_openi
-from latentcap.data.readers.paths import HUGGINGFACE_PREFIX, IMAGE_SUFFIXES, existing, expand_sources, is_image, shorten
+from latentcap.data.kinds import IMAGE_SUFFIXES, is_image, why_not_read
+from latentcap.data.readers import flickr8k, folders, hub, huggingface, medical, webdataset
+from latentcap.data.readers.annotations import COCO, KARPATHY, read_json
+from latentcap.data.readers.delimited import find_separator
+from latentcap.data.readers.fields import CAPTION_COLUMNS, IMAGE_COLUMNS, Fields, ReadOptions, Skipped
+from latentcap.data.readers.formats import Format
+from latentcap.data.readers.paths import HUGGINGFACE_PREFIX, existing, expand_sources, shorten
 from latentcap.data.readers.rows import TABLE_SUFFIXES
 from latentcap.data.readers.splits import refuse_leaks, select_split
 from latentcap.data.readers.table import read_table
-from latentcap.data.readers.webdataset import find_tars, read_webdataset
 from latentcap.data.report_text import TEXT_STYLES
+from latentcap.data.walk import files_below
 
-Reader = Callable[[Path, ReadOptions], list[Example]]
+logger = logging.getLogger(__name__)
+
+TABLE = Format(
+    "table",
+    lambda path, options: (read_json if path.suffix.lower() == ".json" else read_table)(path, options),
+    kind="file",
+)
+FOLDERS = (  # in this order they are looked for
+    *medical.FORMATS,
+    huggingface.FORMAT,
+    folders.IMAGEFOLDER,
+    flickr8k.FORMAT,
+    webdataset.FORMAT,
+    hub.FORMAT,
+    folders.SIDECAR,
+)
+FORMATS = {form.name: form for form in (TABLE, COCO, KARPATHY, *FOLDERS[::-1])}
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib")
+SHOWN_REASONS = 5
 
 
 def read_examples(
@@ -39,6 +53,7 @@ def read_examples(
     split: str | None = None,
     fields: Fields = Fields(),  # noqa: B008  (frozen)
     allow_leaks: bool = False,
+    skipped: list[Skipped] | None = None,
 ) -> list[Example]:
     """Read a data set, or several one after the other, without opening an image.
 
@@ -50,6 +65,7 @@ def read_examples(
         split: ``train``, ``val`` or ``test`` (or another usual name of one) to read only that.
         fields: the names of the columns, and how reports are read.
         allow_leaks: read data with a patient or case in two splits, to look at it.
+        skipped: a list that takes what was seen and is in no example. By default the log says how much that is.
 
     Returns:
         Examples in the order of the source, with ids that are unique in the list: a repeated one gets ``#2``, ``#3``.
@@ -66,6 +82,10 @@ def read_examples(
     paths = expand_sources(source)
     examples = [example for path in paths for example in _read_one(path, format, options)]
     where = shorten(", ".join(paths))
+    if skipped is None:
+        _log(options.skipped, where)
+    else:
+        skipped += options.skipped
     if not allow_leaks:
         refuse_leaks(examples, where)
     return select_split(_with_unique_ids(examples), split, where)
@@ -73,17 +93,19 @@ def read_examples(
 
 def _read_one(source: str, format: str, options: ReadOptions) -> list[Example]:
     if source.startswith(HUGGINGFACE_PREFIX):
-        return read_huggingface(source, options)
+        return huggingface.read_huggingface(source, options)
     path = Path(source)
     if path.suffix.lower() in PICKLES and path.is_file():
         raise UserError(
             f"{path}: a pickle can run any code when it is opened, so it is never read as data. "
             "Write the rows as JSON Lines, CSV or Parquet."
         )
-    _expect_kind(path, format)
-    reader = FORMATS[format] if format != "auto" else _detect_folder(path) if path.is_dir() else _detect_file(path)
-    examples = reader(path, options)
-    style = options.fields.text_style or ("clean" if reader in MEDICAL else None)
+    form = FORMATS[format] if format != "auto" else _form_of_folder(path) if path.is_dir() else _form_of_file(path)
+    if form.kind and (form.kind == "folder") != path.is_dir():
+        found = "folder" if path.is_dir() else "file"
+        raise UserError(f"{path}: a {found}, where the format '{form.name}' needs a {form.kind}.")
+    examples = form.read(path, options)
+    style = options.fields.text_style or ("clean" if form.medical else None)
     return [_in_style(example, style) for example in examples] if style else examples
 
 
@@ -93,71 +115,52 @@ def _in_style(example: Example, style: str) -> Example:
     return dataclasses.replace(example, captions=captions, paraphrases=paraphrases)
 
 
-def _expect_kind(path: Path, format: str) -> None:
-    """Raises UserError where the forced format is one of folders and the path is a file, or the other way round."""
-    folders = ("imagefolder", "sidecar", "huggingface", "mimic-cxr")
-    if format in folders and not path.is_dir():
-        raise UserError(f"{path}: a file, where the format '{format}' needs a folder.")
-    if format in ("table", "coco", "karpathy") and path.is_dir():
-        raise UserError(f"{path}: a folder, where the format '{format}' needs a file.")
-
-
-def _detect_file(path: Path) -> Reader:
+def _form_of_file(path: Path) -> Format:
     suffix = path.suffix.lower()
-    if is_indiana(path):
-        return read_indiana
-    if suffix == ".jsonl" and find_descriptions(path):
-        return read_medpix
-    if suffix in TABLE_SUFFIXES:
-        return read_table
-    if suffix == ".json":
-        return read_json
+    if medical.indiana.is_indiana(path):
+        return medical.indiana.FORMAT
+    if suffix == ".jsonl" and medical.medpix.find_descriptions(path):
+        return medical.medpix.FORMAT
+    if suffix in (*TABLE_SUFFIXES, ".json"):
+        return TABLE
     if suffix == ".tar":
-        return read_webdataset
-    if suffix == ".txt" and find_token_file(path):
-        return read_flickr8k
-    if path.name.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")):
-        raise UserError(f"{path}: compressed archives are not read. Unpack it; a plain .tar may stay as it is.")
+        return webdataset.FORMAT
+    if suffix == ".txt" and flickr8k.find_token_file(path):
+        return flickr8k.FORMAT
+    if suffix == ".txt" and _has_header(path):
+        return TABLE
+    if reason := why_not_read(path.name):
+        raise UserError(f"{path}: {reason}.")
     if is_image(path.name):
         raise UserError(f"{path}: an image alone has no captions. Give the folder or table that holds both.")
     raise UserError(
-        f"{path}: not a data set that is known. Accepted files: {', '.join(TABLE_SUFFIXES)}, .json "
-        f"(rows, COCO or Karpathy), .tar (WebDataset), Flickr8k's {' or '.join(TOKEN_FILES)}; or a folder."
+        f"{path}: not a data set that is known. Accepted files: {', '.join(TABLE_SUFFIXES)}, .json (rows, COCO or "
+        f"Karpathy), .tar (WebDataset), Flickr8k's {' or '.join(flickr8k.TOKEN_FILES)}; or a folder."
     )
 
 
-def _detect_folder(folder: Path) -> Reader:
+def _has_header(path: Path) -> bool:
+    """Whether the first line of a text names a column of images and one of captions."""
+    separator, _ = find_separator(path)
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        names = {name.strip().strip('"') for name in file.readline().split(separator)}
+    return bool(names & set(IMAGE_COLUMNS)) and bool(names & set(CAPTION_COLUMNS))
+
+
+def _form_of_folder(folder: Path) -> Format:
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:
         raise UserError(f"{folder}: cannot be read ({error.strerror}).") from None
     if not names:
         raise UserError(f"{folder}: the folder is empty.")
-    for found, reader in MEDICAL_FOLDERS:
-        if found(folder):
-            return reader
-    if is_saved_dataset(folder):
-        return read_huggingface
-    if find_metadata(folder):
-        return read_imagefolder
-    if find_token_file(folder):
-        return read_flickr8k
-    if find_tars(folder):
-        return read_webdataset
-    images = 0
-    for _, _, files in os.walk(folder):
-        present = set(files)
-        for name in filter(is_image, files):
-            if any(os.path.splitext(name)[0] + suffix in present for suffix in SIDECARS):
-                return read_sidecar
-            images += 1
-    looked = (
-        f"{', '.join(METADATA)} (here or in train/, validation/, test/); a {' or '.join(SIDECARS)} file of the same "
-        f"name beside each image; {' or '.join(TOKEN_FILES)} (Flickr8k); .tar files (WebDataset); "
-        "a saved Hugging Face data set; MedPix 2.0, the Indiana chest X-rays (Kaggle's CSV or Open-i's XML), MIMIC-CXR"
-    )
+    for form in FOLDERS:
+        if form.found(folder):
+            return form
+    looked = "; ".join(form.looked_for for form in (*FOLDERS[len(medical.FORMATS) :], *medical.FORMATS))
     tables = [name for name in names if name.lower().endswith((*TABLE_SUFFIXES, ".json"))]
     hint = f" If one of these is the table of captions, give its path: {', '.join(tables[:5])}." if tables else ""
+    images = sum(map(is_image, files_below(folder)))
     if not images:
         raise UserError(
             f"{folder}: no images ({', '.join(sorted(IMAGE_SUFFIXES))}) and no data set in it.{hint} "
@@ -176,25 +179,15 @@ def _with_unique_ids(examples: Sequence[Example]) -> list[Example]:
     return unique
 
 
-MEDICAL_FOLDERS: tuple[tuple[Callable[[Path], object], Reader], ...] = (
-    (is_mimic, read_mimic),
-    (is_indiana, read_indiana),
-    (find_descriptions, read_medpix),
-    (find_reports, read_openi),
-)
-MEDICAL = tuple(reader for _, reader in MEDICAL_FOLDERS)
-
-FORMATS: dict[str, Reader] = {
-    "imagefolder": read_imagefolder,
-    "sidecar": read_sidecar,
-    "table": lambda path, options: (read_json if path.suffix.lower() == ".json" else read_table)(path, options),
-    "coco": partial(read_json, format="coco"),
-    "karpathy": partial(read_json, format="karpathy"),
-    "flickr8k": read_flickr8k,
-    "webdataset": read_webdataset,
-    "huggingface": read_huggingface,
-    "indiana": read_indiana,
-    "openi": read_openi,
-    "mimic-cxr": read_mimic,
-    "medpix": read_medpix,
-}
+def _log(skipped: Sequence[Skipped], where: str) -> None:
+    """Say how much was skipped, by reason, with an example of each."""
+    faults = [item for item in skipped if not item.expected]
+    if not faults:
+        return
+    first: dict[str, Skipped] = {}
+    for item in faults:
+        first.setdefault(item.reason, item)
+    counts = Counter(item.reason for item in faults).most_common(SHOWN_REASONS)
+    told = "; ".join(f"{count:,} ({first[reason].name}, ...): {reason}" for reason, count in counts)
+    more = f"; and for {len(first) - SHOWN_REASONS} more reasons" if len(first) > SHOWN_REASONS else ""
+    logger.warning("%s: %s skipped: %s%s. 'latentcap prepare check' names all.", where, f"{len(faults):,}", told, more)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from latentcap.data.encoding import open_text, read_text
+from latentcap.data.encoding import read_text
 from latentcap.data.errors import UserError
 from latentcap.data.jsonl import iter_jsonl
+from latentcap.data.readers.delimited import iter_delimited
 from latentcap.data.readers.fields import Row
 
 TABLE_SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
@@ -29,8 +29,8 @@ def iter_rows(path: Path) -> Iterator[Row]:
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         return _iter_parquet(path)
-    if suffix in (".csv", ".tsv"):
-        return _iter_csv(path, "\t" if suffix == ".tsv" else ",")
+    if suffix in (".csv", ".tsv", ".txt"):
+        return iter_delimited(path)
     if suffix in (".jsonl", ".ndjson"):
         return iter_jsonl(path)
     raise UserError(f"{path}: not a table. Tables end in {', '.join(TABLE_SUFFIXES)} or .json (a list of objects).")
@@ -49,25 +49,6 @@ def load_json(path: Path) -> Any:
     except json.JSONDecodeError as error:
         hint = " It looks like JSON Lines: give it the suffix .jsonl." if error.msg == "Extra data" else ""
         raise UserError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}).{hint}") from None
-
-
-def _iter_csv(path: Path, delimiter: str) -> Iterator[Row]:
-    """An empty cell is null: CSV has no other way to write it."""
-    with open_text(path, newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter)
-        try:
-            header = [name.strip() for name in next(reader, [])]
-            for cells in reader:
-                if not cells:
-                    continue
-                if len(cells) != len(header):
-                    raise UserError(
-                        f"{path}, line {reader.line_num}: {len(cells)} fields, where the header has {len(header)} "
-                        f"({', '.join(header)}). A caption that holds a comma needs double quotes around it."
-                    )
-                yield {name: cell if cell.strip() else None for name, cell in zip(header, cells, strict=True)}
-        except csv.Error as error:
-            raise UserError(f"{path}, line {reader.line_num}: not valid CSV ({error}).") from None
 
 
 def _iter_parquet(path: Path) -> Iterator[Row]:

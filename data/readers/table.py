@@ -9,16 +9,21 @@ from typing import Any
 
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example, ImageRef
-from latentcap.data.readers.fields import ReadOptions, Row, clean_text, is_null
+from latentcap.data.readers.captions import is_null
+from latentcap.data.readers.fields import IMAGE_COLUMNS, ReadOptions, Row, clean_text
+from latentcap.data.readers.paths import guess_root, native
 from latentcap.data.readers.rows import columns_of, load_rows
 from latentcap.data.readers.splits import split_in_name
+
+IMAGE_FOLDERS = ("images", "Images", "image", "img", "imgs", "photos")
 
 
 def read_table(path: Path, options: ReadOptions, *, split: str | None = None, id_prefix: str = "") -> list[Example]:
     """JSON Lines, CSV, TSV or Parquet. ``split`` is that of rows that state none; by default the file name says it."""
-    root = options.image_root or path.parent
     split = split or split_in_name(path.name)
-    return examples_from_rows(load_rows(path), options, root=root, split=split, where=str(path), id_prefix=id_prefix)
+    rows = load_rows(path)
+    root = rows_root(rows, path, options)
+    return examples_from_rows(rows, options, root=root, split=split, where=str(path), id_prefix=id_prefix)
 
 
 def examples_from_rows(
@@ -36,7 +41,7 @@ def examples_from_rows(
         at = f"{where}, row {number}"
         images = row_images(row.get(columns.image), root, at)
         id = clean_text(row.get(columns.id)) if columns.id else None
-        name = id or id_prefix + row_name(row[columns.image], number)
+        name = id or id_prefix + row_name(row.get(columns.image), number, root)
         example = columns.example(row, id=name, images=images, default_split=split, where=at)
         key = (
             images,
@@ -57,6 +62,23 @@ def examples_from_rows(
     return list(merged.values())
 
 
+def rows_root(rows: Sequence[Row], path: Path, options: ReadOptions) -> Path:
+    """The given root or the table's folder; a folder of images in it or beside it where the first row's image is."""
+    if options.image_root:
+        return options.image_root
+    column = options.fields.image or next((name for name in IMAGE_COLUMNS if rows and name in rows[0]), None)
+    return image_root(path, rows[0].get(column) if rows and column else None)
+
+
+def image_root(path: Path, first: Any) -> Path:
+    """Where the images of a table are, by the value that its first row has for an image."""
+    name = first[0] if isinstance(first, list | tuple) and first else first
+    if not isinstance(name, str) or not name.strip():
+        return path.parent
+    bases = (path.parent, *(path.parent / folder for folder in IMAGE_FOLDERS), path.parent.parent)
+    return guess_root(bases, ("",), native(name.strip(), path.parent))
+
+
 def row_images(value: Any, root: Path, where: str) -> tuple[ImageRef, ...]:
     """A path, encoded bytes, ``{"bytes", "path"}`` as in Hugging Face Parquet files, or a list of those (views)."""
     values = value if isinstance(value, list | tuple) else [value]
@@ -73,12 +95,12 @@ def _image(value: Any, root: Path, where: str) -> ImageRef:
         return ImageRef(path=where, data=value)
     if is_null(value) or not str(value).strip():
         raise UserError(f"{where}: no image. Every row needs the path of one; leave the row out, or complete it.")
-    return ImageRef(path=str(root / str(value).strip()))
+    return ImageRef(path=str(root / native(str(value).strip(), root)))
 
 
-def row_name(value: Any, number: int) -> str:
+def row_name(value: Any, number: int, root: Path) -> str:
     """What the image column calls the row's first image, or ``row-NUMBER`` where it holds bytes without a name."""
     first = value[0] if isinstance(value, list | tuple) else value
     if isinstance(first, Mapping):
         first = first.get("path")
-    return first.strip() if isinstance(first, str) else f"row-{number}"
+    return native(first.strip(), root) if isinstance(first, str) and first.strip() else f"row-{number}"

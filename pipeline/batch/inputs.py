@@ -8,23 +8,25 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import count
 from pathlib import Path
 
 from latentcap.batch.journal import digest
+from latentcap.batch.lists import Kept, names_in
 from latentcap.batch.tables import Columns, count_rows, table_inputs
 from latentcap.data.errors import UserError
 from latentcap.data.example import ImageRef
 from latentcap.data.listing import Listed, list_path, no_images
-from latentcap.data.readers.paths import existing, expand_sources
+from latentcap.data.readers.paths import existing, expand_sources, native
 from latentcap.data.readers.rows import TABLE_SUFFIXES
+from latentcap.data.walk import RUN, own_outputs
 
 STDIN = "-"
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One thing to caption and the name that no other has. ``error`` says why nothing can be captioned.
+    """One thing to caption and the name that no other has. ``error`` says why nothing can be captioned,
+    ``skipped`` why it is not even tried: it is no image of a kind that is read.
 
     ``images`` are the views of one example, one for all but tables with lists of images.
     """
@@ -35,6 +37,7 @@ class Input:
     numbers: Mapping[str, float | None] = field(default_factory=dict)
     categories: Mapping[str, str | None] = field(default_factory=dict)
     error: str = ""
+    skipped: str = ""
 
 
 class Inputs:
@@ -46,6 +49,7 @@ class Inputs:
     Args:
         sources: files, folders, tars, patterns, tables; ``@list.txt`` is a file that names one image a line, and ``-``
             standard input that does. Lists may be separated by zero bytes instead, as ``find -print0`` writes them.
+            They name files: a folder in a list is an error.
         columns: what the columns of tables are called and what of them the model reads.
         context: of all inputs that have none of their own, by their name; None where it is not known.
         belongs: which inputs are this process's part.
@@ -60,8 +64,8 @@ class Inputs:
         belongs: Callable[[Input], bool] = lambda item: True,
     ) -> None:
         self.columns, self.context, self.belongs = columns or Columns(), context, belongs
-        self.sources = [path for source in sources for path in _expand(source)]
-        self._stdin = _Kept(_texts(sys.stdin.buffer)) if STDIN in self.sources else None
+        self.sources = _without_outputs([path for source in sources for path in _expand(source)])
+        self._stdin = Kept(names_in(sys.stdin.buffer, "standard input")) if STDIN in self.sources else None
 
     def __iter__(self) -> Iterator[Input]:
         seen: set[int] = set()
@@ -106,40 +110,12 @@ class Inputs:
             yield from _listed(self._stdin)
         elif source.startswith("@") and not os.path.exists(source):
             with open(source[1:], "rb") as file:
-                yield from _listed(_texts(file))
+                yield from _listed(names_in(file, source[1:]))
         elif _is_table(source):
             yield from (Input(**row) for row in table_inputs(Path(source), self.columns))
         else:
             inside = "" if len(self.sources) == 1 else source
             yield from map(_from_listed, list_path(source, inside))
-
-
-def _texts(stream: Iterable[bytes]) -> Iterator[str]:
-    """The lines of a stream, or what stands between its zero bytes.
-
-    Bytes that are not UTF-8 become surrogates, as in all file names that Python gives.
-    """
-    for line in stream:
-        for part in line.split(b"\0") if b"\0" in line else [line.rstrip(b"\r\n")]:
-            if part.strip():
-                yield os.fsdecode(part)
-
-
-class _Kept:
-    """What can be read only once, kept as it is read, so that it can be read again."""
-
-    def __init__(self, source: Iterator[str]) -> None:
-        self._source = source
-        self._known: list[str] = []
-
-    def __iter__(self) -> Iterator[str]:
-        for place in count():
-            if place == len(self._known):
-                more = next(self._source, None)
-                if more is None:
-                    return
-                self._known.append(more)
-            yield self._known[place]
 
 
 def _expand(source: str) -> list[str]:
@@ -162,11 +138,28 @@ def _is_table(source: str) -> bool:
     return source.lower().endswith(TABLE_SUFFIXES) and not os.path.isdir(source)
 
 
-def _listed(lines: Iterable[str]) -> Iterator[Input]:
-    """What a list names; what does not exist fails by itself when it is read."""
-    for line in lines:
-        yield from map(_from_listed, list_path(line, line))
+def _listed(names: Iterable[str]) -> Iterator[Input]:
+    """What a list names: files; what does not exist fails by itself when it is read. Folders are not walked."""
+    for name in names:
+        path = native(name, Path())
+        if os.path.isdir(path):
+            yield Input(path, (ImageRef(path),), error="a folder, where a list names files: give the folder by itself")
+        else:
+            yield from map(_from_listed, list_path(path, path))
 
 
 def _from_listed(listed: Listed) -> Input:
-    return Input(listed.name, (listed.image,), error=listed.error)
+    return Input(listed.name, (listed.image,), error=listed.error, skipped=listed.skipped)
+
+
+def _without_outputs(sources: list[str]) -> list[str]:
+    """Of several sources, as a pattern gives them, those that captioning did not write itself."""
+    if len(sources) < 2:
+        return sources
+    kept = []
+    for source in sources:
+        folder, name = os.path.split(source.rstrip("/"))
+        ours = own_outputs(folder, {name, f"{name}{RUN}"}) if name else set()
+        if name not in ours:
+            kept.append(source)
+    return kept

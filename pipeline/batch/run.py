@@ -16,22 +16,29 @@ from latentcap.batch.pool import Block
 from latentcap.batch.run_folder import RunFolder
 from latentcap.batch.signals import Stop
 from latentcap.data.errors import UserError
+from latentcap.data.kinds import is_picture
 from latentcap.progress import Progress
 
 MANIFEST_SECONDS = 30.0
 FIRST_BLOCK = 8
+SKIPPED = "skipped.jsonl"
 
 Pool = Callable[[Iterator[Block]], Iterator[list[Record]]]
 
 
 @dataclass
 class Summary:
-    """What a run did. ``resumed``: captions of earlier runs; ``skipped``: inputs that the output has no use for."""
+    """What a run did.
+
+    ``resumed``: captions of earlier runs; ``skipped``: inputs that the output has no use for, and files that are not
+    read as images, of which ``missed`` are pictures all the same (HEIC without the extra, raw files).
+    """
 
     captioned: int = 0
     failed: int = 0
     resumed: int = 0
     skipped: int = 0
+    missed: int = 0
     seconds: float = 0.0
     interrupted: bool = False
 
@@ -60,6 +67,7 @@ class Run:
         self.summary.resumed = len(self.done)
         self._names, self._listed = sha256(), 0
         self._retry: list[Input] = []
+        self.skipped: list[Record] = []
 
     def __call__(self, pool: Pool, total: Callable[[], int | None] = lambda: None) -> Summary:
         """Run to the end, or until it is asked to stop. ``total`` says how many inputs there are, once known."""
@@ -74,6 +82,7 @@ class Run:
                     self._update("interrupted")
         if not stop.asked:
             self._drop_mended_errors()
+            self._write_skipped()
             self.output.finish(quiet=self.quiet)
             self._update("complete", input={"names": self._listed, "sha256": self._names.hexdigest()})
         return self.summary
@@ -158,6 +167,11 @@ class Run:
         for item in self.inputs:
             self._names.update(item.name.encode("utf-8", "surrogatepass") + b"\0")
             self._listed += 1
+            if item.skipped:
+                self.summary.skipped += 1
+                self.skipped.append({"file": item.name, "skipped": item.skipped})
+                self.summary.missed += is_picture(item.name)
+                continue
             wanted = self.output.prepare(item, known=digest(item.name) in self.done)
             if wanted is None:
                 self.summary.skipped += 1
@@ -174,6 +188,15 @@ class Run:
             kept = [record for record in self.errors if digest(record["file"]) in self.still_failed]
             with written_to_disk(self.errors.path) as file:
                 file.writelines(map(to_line, kept))
+
+    def _write_skipped(self) -> None:
+        """``skipped.jsonl``: what was not taken for an image, with reasons."""
+        path = self.folder.path / SKIPPED
+        if self.skipped:
+            with written_to_disk(path) as file:
+                file.writelines(map(to_line, self.skipped))
+        else:
+            path.unlink(missing_ok=True)
 
     def _update(self, status: str, **more: object) -> None:
         summary = self.summary

@@ -12,7 +12,7 @@ from latentcap.batch.journal import digest
 from latentcap.data.errors import UserError
 from latentcap.data.readers.fields import Fields, Row, clean_text, to_number
 from latentcap.data.readers.rows import iter_rows
-from latentcap.data.readers.table import row_images, row_name
+from latentcap.data.readers.table import image_root, row_images, row_name
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def table_inputs(path: Path, columns: Columns) -> Iterator[dict[str, Any]]:
         UserError: there is no image column, or a row is broken.
     """
     fields = Fields(image=columns.image, context=columns.context, caption="")
-    root = columns.root or path.parent
+    root = columns.root
     image = context = ""
     seen: set[int] = set()
     times: Counter[int] = Counter()
@@ -49,6 +49,8 @@ def table_inputs(path: Path, columns: Columns) -> Iterator[dict[str, Any]]:
             found = fields.resolve(row, str(path))
             image = found.image or ""
             context = (found.context or "") if columns.reads_context or columns.context else ""
+            root = root or image_root(path, row.get(image))
+        assert root is not None
         entry = _entry(row, image, context, root=root, where=f"{path}, row {number}", number=number, columns=columns)
         what = digest(repr([entry[name] for name in ("name", "context", "numbers", "categories")]))
         if what in seen:
@@ -80,7 +82,7 @@ def _entry(
     except UserError as problem:
         images, error = (), str(problem)
     return {
-        "name": row_name(row.get(image), number),
+        "name": row_name(row.get(image), number, root),
         "images": images,
         "context": clean_text(row.get(context)) if context else None,
         "numbers": {name: to_number(row.get(name)) for name in columns.numbers if name in row},

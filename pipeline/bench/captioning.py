@@ -33,7 +33,7 @@ from latentcap.bench.timing import (
 from latentcap.captioner import Captioner
 from latentcap.data.errors import UserError
 from latentcap.data.example import ImageRef
-from latentcap.data.readers.paths import is_image
+from latentcap.data.kinds import is_image
 from latentcap.inference.precision import multiplies_bfloat16
 
 BEAMS, BATCH, IMAGES = 3, 16, 32

@@ -24,7 +24,7 @@ from latentcap.batch.engine import Engine
 from latentcap.batch.inputs import Inputs
 from latentcap.batch.merge import merge
 from latentcap.batch.outputs import Output, choose_format, make_output
-from latentcap.batch.run import Run, Summary
+from latentcap.batch.run import SKIPPED, Run, Summary
 from latentcap.batch.run_folder import RunFolder, model_hash
 from latentcap.batch.settings import WorkerSettings
 from latentcap.batch.shards import Shard, choose_shard
@@ -75,12 +75,12 @@ def caption(options: argparse.Namespace, shard: Shard, make_engine: MakeEngine) 
         folder.update(inputs=options.images, model_folder=str(options.model))
         announce(options, shard, output, run.summary)
         summary = run(engine.map, total=inputs.count_beside())
-        report(summary, folder, output, quiet=options.quiet)
+        report(run, folder, output, quiet=options.quiet)
         if options.gallery and not summary.interrupted:
             show_gallery(options, inputs, output, folder)
     if summary.interrupted:
         raise KeyboardInterrupt
-    return 0 if not summary.failed else 3 if summary.captioned or summary.resumed else 1
+    return 0 if not (summary.failed or summary.missed) else 3 if summary.captioned or summary.resumed else 1
 
 
 # What goes in ---------------------------------------------------------------------------------------------------------
@@ -227,8 +227,15 @@ def announce(options: argparse.Namespace, shard: Shard, output: Output, summary:
         print(f"resuming: {summary.resumed:,} already in {output} (--overwrite starts anew)", file=sys.stderr)
 
 
-def report(summary: Summary, folder: RunFolder, output: Output, *, quiet: bool) -> None:
-    """Name the first failures, and say what was done."""
+def report(run: Run, folder: RunFolder, output: Output, *, quiet: bool) -> None:
+    """Name the first failures and what was skipped, and say what was done."""
+    summary = run.summary
+    if run.skipped:
+        for record in run.skipped[:SHOWN_FAILURES]:
+            print(printable(f"skipped {record['file']}: {record['skipped']}"), file=sys.stderr)
+        if len(run.skipped) > SHOWN_FAILURES:
+            print(f"... and {len(run.skipped) - SHOWN_FAILURES:,} more", file=sys.stderr)
+        print(f"listed in {folder.path / SKIPPED}", file=sys.stderr)
     if summary.failed:
         for record in islice(folder.errors, SHOWN_FAILURES):
             print(printable(f"cannot caption {record['file']}: {record['error']}"), file=sys.stderr)

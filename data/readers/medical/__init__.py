@@ -1,1 +1,7 @@
-"""Medical data: readers of public radiology sets, report text, patients' ages and DICOM images."""
+"""Medical data: readers of public radiology sets, and what they share."""
+
+from __future__ import annotations
+
+from latentcap.data.readers.medical import indiana, medpix, mimic, openi
+
+FORMATS = (mimic.FORMAT, indiana.FORMAT, medpix.FORMAT, openi.FORMAT)

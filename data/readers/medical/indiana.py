@@ -16,10 +16,11 @@ from pathlib import Path
 
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example, ImageRef
+from latentcap.data.kinds import is_image
 from latentcap.data.readers.fields import ReadOptions, Row, clean_text
+from latentcap.data.readers.formats import Format
 from latentcap.data.readers.medical.patient import age_in_text, sex_in_text
 from latentcap.data.readers.medical.study import context_of, known, one_of_each_view, report_of
-from latentcap.data.readers.paths import is_image
 from latentcap.data.readers.rows import columns_of, load_json, load_rows
 from latentcap.data.readers.splits import normalise_split
 
@@ -45,11 +46,15 @@ def read_indiana(path: Path, options: ReadOptions) -> list[Example]:
         file = files.get(image_key(name)) or os.path.join(options.image_root or folder, name)
         views[str(row["uid"])].append((str(row["projection"]).lower(), ImageRef(file)))
     splits = _splits_of_r2gen(folder / ANNOTATION)
-    return [
-        _example(row, views[uid], splits.get(uid, "train") if splits else hashed_split(uid), options.fields.report)
-        for row in reports
-        if views.get(uid := str(row["uid"]))
-    ]
+    examples = []
+    for row in reports:
+        uid = str(row["uid"])
+        if views.get(uid):
+            split = splits.get(uid, "train") if splits else hashed_split(uid)
+            examples.append(_example(row, views[uid], split, options.fields.report))
+        else:
+            options.skip(f"CXR{uid}", "a report without an image", expected=True)
+    return examples
 
 
 def _example(row: Row, images: list[tuple[str, ImageRef]], split: str, target: str) -> Example:
@@ -121,3 +126,8 @@ def _splits_of_r2gen(file: Path) -> dict[str, str]:
         for split, rows in content.items()
         for row in rows
     }
+
+
+FORMAT = Format(
+    "indiana", read_indiana, is_indiana, kind="", looked_for="the Indiana chest X-rays (Kaggle's CSV)", medical=True
+)

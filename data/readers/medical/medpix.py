@@ -29,10 +29,11 @@ from typing import Any
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example, ImageRef
 from latentcap.data.jsonl import iter_jsonl
+from latentcap.data.kinds import is_image
 from latentcap.data.readers.fields import ReadOptions, clean_text
+from latentcap.data.readers.formats import Format
 from latentcap.data.readers.medical.patient import to_sex, to_years
 from latentcap.data.readers.medical.study import context_of, known
-from latentcap.data.readers.paths import is_image
 from latentcap.data.readers.rows import load_rows
 from latentcap.data.readers.splits import split_in_name
 from latentcap.data.sentences import split_sentences
@@ -158,3 +159,6 @@ def _is_descriptions(file: Path) -> bool:
     except UserError:
         return False
     return {"U_id", "image", "Description"} <= row.keys()
+
+
+FORMAT = Format("medpix", read_medpix, find_descriptions, kind="", looked_for="MedPix 2.0", medical=True)

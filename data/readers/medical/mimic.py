@@ -23,6 +23,7 @@ from pathlib import Path
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example, ImageRef
 from latentcap.data.readers.fields import ReadOptions
+from latentcap.data.readers.formats import Format
 from latentcap.data.readers.medical.patient import age_in_text, sex_in_text
 from latentcap.data.readers.medical.study import context_of, one_of_each_view, report_of
 from latentcap.data.readers.paths import existing
@@ -163,3 +164,6 @@ def _report_reader(folder: Path) -> Callable[[str], str]:
             return ""
 
     return from_file
+
+
+FORMAT = Format("mimic-cxr", read_mimic, is_mimic, kind="folder", looked_for="MIMIC-CXR", medical=True)

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example, ImageRef
 from latentcap.data.readers.fields import ReadOptions
+from latentcap.data.readers.formats import Format
 from latentcap.data.readers.medical.indiana import hashed_split, image_key, index_images, normality
 from latentcap.data.readers.medical.patient import age_in_text, sex_in_text
 from latentcap.data.readers.medical.study import context_of, one_of_each_view, report_of
@@ -38,7 +39,13 @@ def read_openi(path: Path, options: ReadOptions) -> list[Example]:
     images = index_images(root)
     files.sort(key=lambda file: (int(file.stem) if file.stem.isdigit() else 0, file.name))
     read = (_read(file, images, root, options.fields.report) for file in files)
-    return [example for example in read if example.images]
+    examples = []
+    for example in read:
+        if example.images:
+            examples.append(example)
+        else:
+            options.skip(example.id, "a report without an image", expected=True)
+    return examples
 
 
 def _read(file: Path, images: dict[str, str], root: Path, target: str) -> Example:
@@ -84,3 +91,6 @@ def _is_report(file: Path) -> bool:
             return MARK in content.read(200_000)
     except OSError:
         return False
+
+
+FORMAT = Format("openi", read_openi, find_reports, kind="", looked_for="Open-i's XML", medical=True)

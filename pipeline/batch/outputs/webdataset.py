@@ -18,8 +18,7 @@ from latentcap.batch.outputs.base import Output, all_captions, merge_text, publi
 from latentcap.data.dicom import is_dicom
 from latentcap.data.errors import UserError
 from latentcap.data.example import ImageRef
-from latentcap.data.listing import is_listed
-from latentcap.data.readers.paths import DICOM_SUFFIXES
+from latentcap.data.kinds import DICOM_SUFFIXES, is_image
 from latentcap.progress import Progress
 
 PER_TAR = 1000
@@ -135,7 +134,7 @@ class Tars(Output):
                     continue
                 out.addfile(member, content)
                 text = f"{os.path.splitext(name)[0]}.txt"
-                if text in texts and text not in present and is_listed(name):  # a sample's members stay together
+                if text in texts and text not in present and is_image(name):  # a sample's members stay together
                     _add_text(out, text, texts[text])
 
 
@@ -191,7 +190,7 @@ def _version(starts: Sequence[int]) -> str:
 
 def _is_dicom_file(image: ImageRef) -> bool:
     name = image.name or image.path
-    if is_listed(name):
+    if is_image(name):
         return name.lower().endswith(DICOM_SUFFIXES)
     with contextlib.suppress(OSError), open(image.path, "rb") as file:  # a file named by itself may be called anything
         file.seek(image.offset or 0)

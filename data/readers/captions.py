@@ -1,0 +1,88 @@
+"""Captions in whatever layout a cell holds them: texts, lists, ``{"raw": ...}``, JSON or Python in text."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from latentcap.data.errors import UserError
+
+KEYS = ("raw", "caption", "captions", "text", "texts", "sentence", "sentences", "value")
+"""Of an object that stands for captions, the entry that is one, or several; the first that is there counts."""
+_LANGUAGE = re.compile(r"[a-z]{2}([-_][A-Za-z]{2,4})?")
+_LIST_OR_OBJECT = re.compile(r"\s*(\[\s*(['\"{\]]|None|null)|\{\s*['\"]).*[]}]\s*", re.DOTALL)
+
+
+def is_null(value: Any) -> bool:
+    """None, and the NaN that tables write for it."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def to_captions(value: Any, where: str = "captions") -> tuple[str, ...]:
+    """The texts of a value. Nulls are left out; blank texts stay, so that the data check can report them.
+
+    Raises UserError, beginning with ``where``, for a layout that is not known, which would else be trained on as it is.
+    """
+    if is_null(value):
+        return ()
+    if isinstance(value, str):
+        opened = _opened(value)
+        return (value.strip(),) if opened is None else to_captions(opened, where)
+    if isinstance(value, Mapping):
+        return to_captions(value[_key(value, where)], where)
+    if isinstance(value, list | tuple):
+        if value and all(isinstance(item, int | float) and not is_null(item) for item in value):
+            raise UserError(
+                f"{where}: the captions are numbers ({_short(value)}), such as ids of tokens. Text is needed; name the "
+                "column of the text in the fields, as caption=COLUMN."
+            )
+        if any(isinstance(item, list | tuple) for item in value):
+            raise UserError(
+                f"{where}: the captions are lists of words ({_short(value)}). Text is needed: join the words, or name "
+                "the column of the text in the fields, as caption=COLUMN."
+            )
+        return tuple(text for item in value for text in to_captions(item, where))
+    if isinstance(value, bytes):
+        raise UserError(f"{where}: the caption is bytes, where text is needed.")
+    return (str(value).strip(),)
+
+
+def _key(value: Mapping[Any, Any], where: str) -> Any:
+    for key in KEYS:
+        if not is_null(value.get(key)):
+            return key
+    present = [key for key in value if not is_null(value[key])]
+    texts = all(isinstance(value[key], str | list | tuple) for key in present)
+    if present and texts and all(isinstance(key, str) and _LANGUAGE.fullmatch(key) for key in value):
+        if "en" in present or len(present) == 1:
+            return "en" if "en" in present else present[0]
+        raise UserError(
+            f"{where}: captions in several languages ({', '.join(map(str, present))}). Choose one in the fields, as "
+            f"caption=COLUMN.{present[0]}."
+        )
+    raise UserError(
+        f"{where}: the caption is an object with the keys {', '.join(map(str, value)) or '(none)'}. Looked for: "
+        f"{', '.join(KEYS)}. Name the right one in the fields, as caption=COLUMN.KEY."
+    )
+
+
+def _opened(text: str) -> Any:
+    """What a text spells out in JSON, or as Python prints it; None where it is plain text."""
+    if not _LIST_OR_OBJECT.fullmatch(text):
+        return None
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            value = parse(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        return value if isinstance(value, list | dict | tuple) else None
+    return None
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
