@@ -34,9 +34,9 @@ def find_tables(folder: Path) -> list[tuple[Path, str]]:
             return found
     folders = [child for child in _children(folder) if child.is_dir() and not child.name.startswith(".")]
     by_split = [
-        (table, split)
+        (table, named)
         for child in folders
-        if (split := known_split(child.name))
+        if (named := known_split(child.name))
         for table in _tables(child)
         if table.suffix.lower() == ".parquet"
     ]
@@ -53,9 +53,7 @@ def find_tables(folder: Path) -> list[tuple[Path, str]]:
 def find_tables_one_deeper(folder: Path) -> list[tuple[Path, str]]:
     """As :func:`find_tables`, Parquet alone, without looking for sets in sets."""
     named = [(table, split) for table in _tables(folder) if (split := split_in_name(table.name, default=""))]
-    inside = [
-        (table, split) for child in _children(folder) if (split := known_split(child.name)) for table in _tables(child)
-    ]
+    inside = [(table, own) for sub in _children(folder) for table in _tables(sub) if (own := known_split(sub.name))]
     return [(table, split) for table, split in named or inside if table.suffix.lower() == ".parquet"]
 
 

@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Iterator
 from itertools import count
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from latentcap.data.encoding import encoding_of, refuse_unmarked
 
@@ -27,7 +27,9 @@ def names_in(stream: BinaryIO, where: str) -> Iterator[str]:
     encoding = encoding_of(start)
     rest = _Joined(start, stream)
     if encoding != "utf-8":
-        text = io.TextIOWrapper(io.BufferedReader(rest), encoding=encoding, errors="surrogateescape", newline="\n")
+        text = io.TextIOWrapper(
+            io.BufferedReader(cast(io.RawIOBase, rest)), encoding=encoding, errors="surrogateescape", newline="\n"
+        )
         parts: Iterator[str] = (part for line in text for part in line.rstrip("\r\n").split("\0"))
     else:
         separator = b"\0" if b"\0" in start or _has_zero(stream) else b"\n"

@@ -14,8 +14,10 @@ from typing import Any
 from latentcap.data.encoding import decode, read_text
 from latentcap.data.errors import UserError
 from latentcap.data.jsonl import iter_numbered
-from latentcap.data.readers.fields import ID_COLUMNS, IMAGE_COLUMNS, Row, is_null
-from latentcap.data.readers.paths import existing, is_image
+from latentcap.data.kinds import is_image
+from latentcap.data.readers.captions import is_null
+from latentcap.data.readers.fields import ID_COLUMNS, IMAGE_COLUMNS, Row
+from latentcap.data.readers.paths import existing
 from latentcap.data.readers.rows import iter_rows, load_json
 
 FILE_COLUMNS = ("file", *(name for name in IMAGE_COLUMNS if name != "file"))
