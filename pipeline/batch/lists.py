@@ -27,9 +27,8 @@ def names_in(stream: BinaryIO, where: str) -> Iterator[str]:
     encoding = encoding_of(start)
     rest = _Joined(start, stream)
     if encoding != "utf-8":
-        text = io.TextIOWrapper(
-            io.BufferedReader(cast(io.RawIOBase, rest)), encoding=encoding, errors="surrogateescape", newline="\n"
-        )
+        whole = io.BufferedReader(cast(io.RawIOBase, rest))
+        text = io.TextIOWrapper(whole, encoding=encoding, errors="surrogateescape", newline="\n")
         parts: Iterator[str] = (part for line in text for part in line.rstrip("\r\n").split("\0"))
     else:
         separator = b"\0" if b"\0" in start or _has_zero(stream) else b"\n"
