@@ -181,7 +181,7 @@ def test_one_image_that_the_model_fails_with_fails_alone(
     records = worker(items)
     assert [("error" in record) for record in records] == [False, False, True, False]
     assert records[2]["error"] == "ValueError: no such picture"
-    monkeypatch.setattr(Captioner, "caption_tensors", lambda *_: 1 / 0)
+    monkeypatch.setattr(Captioner, "caption_tensors", lambda *_, **named: 1 / 0)
     with pytest.raises(ZeroDivisionError):  # the fault of no image
         worker(items)
 

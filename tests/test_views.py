@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
+from latentcap.batch.inputs import Inputs
 from latentcap.captioner import Captioner
 from latentcap.data.batches.views import ViewSlots, in_slots
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example, ImageRef
+from latentcap.data.readers import read_examples
 from latentcap.model.fusion import Attention
 from latentcap.training.cached_regions import cached_regions
 from latentcap.training.losses import doubly_stochastic
@@ -63,6 +66,20 @@ def test_values_of_missing_views_are_zero_and_masked() -> None:
     placed, mask = in_slots(values, [[0, 1], [0, 1]])
     assert torch.equal(placed.flatten(0, 1), values)
     assert mask.all()
+
+
+def test_a_table_names_its_views(tmp_path: Path) -> None:
+    """To train on, and to caption; what is no name for each image is left aside."""
+    rows = [
+        {"image": "a.png", "views": ["lateral"]},
+        {"image": ["b.png", "c.png"], "views": "pa, lateral"},
+        {"image": "d.png", "views": 1532},
+    ]
+    lines = [json.dumps({**row, "caption": "clear", "context": str(place)}) for place, row in enumerate(rows)]
+    (tmp_path / "table.jsonl").write_text("\n".join(lines))
+    expected = [("lateral",), ("pa", "lateral"), ()]
+    assert [example.views for example in read_examples(tmp_path / "table.jsonl")] == expected
+    assert [item.views for item in Inputs([str(tmp_path / "table.jsonl")])] == expected
 
 
 def test_a_lateral_image_alone_is_encoded_as_lateral(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ CAPTION_COLUMNS = (
     "description",
 )
 ID_COLUMNS = ("id", "image_id")
+VIEWS_COLUMN = "views"  # the names of a row's images, such as frontal and lateral
 GROUP_COLUMNS = ("patient_id", "subject_id", "case_id")
 REPORT_TARGETS = ("findings", "impression", "both", "case")
 MISSING = frozenset({"", "n/a", "nan", "null"})  # texts that stand for a missing context, category or number
@@ -150,6 +151,7 @@ class Columns:
             categories={name: clean_text(row.get(name)) for name in self.categories},
             split=normalise_split(split, where) if split else default_split,
             labels={name: label for name in self.labels if (label := clean_text(row.get(name)))},
+            views=to_views(row.get(VIEWS_COLUMN), len(images)),
             group=clean_text(row.get(self.group)) if self.group else None,
         )
 
@@ -163,6 +165,13 @@ def cell(row: Row, column: str) -> Any:
     if isinstance(value, list | tuple):
         return [cell(item, inside) for item in value if isinstance(item, Mapping)]
     return cell(value, inside) if isinstance(value, Mapping) else None
+
+
+def to_views(value: Any, images: int) -> tuple[str, ...]:
+    """The names of a row's images: a list, or a text with commas. Empty where there is not one text for each."""
+    names = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else ()
+    cleaned = tuple(name.strip() for name in names if isinstance(name, str) and name.strip())
+    return cleaned if len(cleaned) == images else ()
 
 
 def clean_text(value: Any) -> str | None:

@@ -28,7 +28,8 @@ class Input:
     """One thing to caption and the name that no other has. ``error`` says why nothing can be captioned,
     ``skipped`` why it is not even tried: it is no image of a kind that is read.
 
-    ``images`` are the views of one example, one for all but tables with lists of images.
+    ``images`` are the views of one example, one for all but tables with lists of images; ``views`` their names, or
+    nothing where they have none.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Input:
     context: str | None = None
     numbers: Mapping[str, float | None] = field(default_factory=dict)
     categories: Mapping[str, str | None] = field(default_factory=dict)
+    views: tuple[str, ...] = ()
     error: str = ""
     skipped: str = ""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from latentcap.batch.journal import digest
 from latentcap.data.errors import UserError
-from latentcap.data.readers.fields import Fields, Row, clean_text, to_number
+from latentcap.data.readers.fields import VIEWS_COLUMN, Fields, Row, clean_text, to_number, to_views
 from latentcap.data.readers.rows import iter_rows
 from latentcap.data.readers.table import image_root, row_images, row_name
 
@@ -52,7 +52,7 @@ def table_inputs(path: Path, columns: Columns) -> Iterator[dict[str, Any]]:
             root = root or image_root(path, row.get(image))
         assert root is not None
         entry = _entry(row, image, context, root=root, where=f"{path}, row {number}", number=number, columns=columns)
-        what = digest(repr([entry[name] for name in ("name", "context", "numbers", "categories")]))
+        what = digest(repr([entry[name] for name in ("name", "views", "context", "numbers", "categories")]))
         if what in seen:
             continue
         seen.add(what)
@@ -84,6 +84,7 @@ def _entry(
     return {
         "name": row_name(row.get(image), number, root),
         "images": images,
+        "views": to_views(row.get(VIEWS_COLUMN), len(images)),
         "context": clean_text(row.get(context)) if context else None,
         "numbers": {name: to_number(row.get(name)) for name in columns.numbers if name in row},
         "categories": {name: clean_text(row.get(name)) for name in columns.categories if name in row},

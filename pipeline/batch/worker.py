@@ -84,7 +84,8 @@ class Worker:
                 numbers=[item.numbers for item in items],
                 categories=[item.categories for item in items],
             )
-            return list(self.captioner.caption_tensors(views, context, self.search))
+            named = [item.views for item in items]
+            return list(self.captioner.caption_tensors(views, context, self.search, named=named))
         except UserError:
             raise
         except Exception as error:
