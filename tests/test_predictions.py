@@ -116,6 +116,23 @@ def test_cocos_results_and_their_likes(tmp_path: Path, name: str, content: str |
     assert matches.unmatched_examples == ["000000000632.jpg"]
 
 
+KARPATHY = {"filename": "x.jpg", "cocoid": 139, "imgid": 5, "split": "val", "sentences": [{"raw": "a room"}]}
+
+
+@pytest.mark.parametrize(
+    ("name", "references"),
+    [
+        ("dataset.json", json.dumps({"images": [KARPATHY]})),
+        ("refs.jsonl", '{"file_name": "x.jpg", "image_id": 139, "caption": "a room", "split": "val"}'),
+        ("refs.csv", "file_name,image_id,caption\nx.jpg,139,a room\n"),
+    ],
+)
+def test_image_ids_of_other_references(tmp_path: Path, name: str, references: str) -> None:
+    path = put(tmp_path / "results.json", json.dumps([{"image_id": 139, "caption": "a room"}]))
+    examples = read_examples(put(tmp_path / "data" / name, references))
+    assert len(match(read_predictions(path).captions, examples, path).pairs) == 1
+
+
 def test_ids_that_a_table_made_floats_of(tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
