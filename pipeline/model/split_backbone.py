@@ -1,4 +1,7 @@
-"""A backbone in two: layers that stay as they are, run once for each image and cached, and layers that are trained."""
+"""A backbone in two: layers that stay as they are, run once for each image and cached, and layers that are trained.
+
+Dimension letters: see ``backbone.py``; h' x w' the grid of the frozen layers, c its channels.
+"""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class WithImages(DummyLogger):
 
 
 def test_pictures_for_wandb(run: Path) -> None:
-    from tests.test_head_measure import measured
+    from tests.test_heads_measure import measured
 
     _, report = measured()
     logger = WithImages()
