@@ -16,4 +16,4 @@ def __getattr__(name: str) -> Any:
         from latentcap import captioner
 
         return getattr(captioner, name)
-    raise AttributeError(f"module 'pipeline' has no attribute '{name}'")
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -21,7 +21,7 @@ def packages() -> dict[str, Path]:
 
 
 def test_every_folder_is_listed() -> None:
-    assert SETTINGS["packages"] == sorted(packages())
+    assert sorted(SETTINGS["packages"]) == sorted(packages())
 
 
 def test_every_file_beside_the_code_is_installed() -> None:
