@@ -118,6 +118,8 @@ def test_mistakes_are_explained(dataset: Path, tmp_path: Path) -> None:
         main(["--references", str(dataset)])
     with pytest.raises(UserError, match="add --model"):
         main(["captions.jsonl", "--references", str(dataset), "--ablate", "context"])
+    with pytest.raises(UserError, match="--samples has to be 1 or more"):
+        main(["captions.jsonl", "--references", str(dataset), "--samples", "0"])
     captioner = tiny_captioner(fields=ContextFields())
     captioner.save(tmp_path / "model")
     with pytest.raises(UserError, match=r"sees images\. Train it with"):

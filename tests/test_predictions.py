@@ -156,8 +156,8 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
         ("", "3", "line 3 (3)"),
     ]
     assert found.notes == [
-        "left out: 1 images that could not be captioned",
-        "left out: 1 captions that repeat another, word for word",
+        "left out: 1 images that could not be captioned: a.jpg",
+        "left out: 1 captions that repeat another, word for word: line 4 (3)",
     ]
 
 

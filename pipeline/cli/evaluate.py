@@ -164,6 +164,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.captions is None and options.model is None:
         raise UserError("nothing to score: give a file of captions, or --model FOLDER to write them.")
+    if options.samples < 1 or options.seed < 0:
+        raise UserError("--samples has to be 1 or more (1000 is usual), and --seed 0 or more.")
     for name in ("image_only", "context_only", "ablate"):
         if getattr(options, name) and not options.model:
             raise UserError(f"--{name.replace('_', '-')} needs the model it is compared with: add --model FOLDER.")

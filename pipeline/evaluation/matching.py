@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
-from latentcap.evaluation.predictions import Caption
+from latentcap.evaluation.predictions import Caption, some
 
 _BY_ID = 1 << 30  # better than any number of path parts in common
 _NUMBER = re.compile(r"(?:.*_)?(\d+)$")  # COCO_val2014_000000000139
@@ -36,10 +36,10 @@ class Matches:
         """What is left over, in words."""
         notes = []
         if self.unmatched_captions:
-            first = _some(map(str, self.unmatched_captions))
+            first = some(map(str, self.unmatched_captions))
             notes.append(f"left out: {len(self.unmatched_captions):,} captions without references: {first}")
         if self.unmatched_examples:
-            count, first = len(self.unmatched_examples), _some(self.unmatched_examples)
+            count, first = len(self.unmatched_examples), some(self.unmatched_examples)
             notes.append(f"left out: {count:,} images with references, for which there is no caption: {first}")
         return notes
 
@@ -102,7 +102,7 @@ def match(captions: Sequence[Caption], examples: Sequence[Example], where: str |
         caption = captions[place]
         free = [index for index in candidates if index not in owners or owners[index][0] == depth]
         if len(free) > 1:
-            ids = _some(sorted(scored[index].id for index in free), 4)
+            ids = some(sorted(scored[index].id for index in free), 4)
             raise UserError(
                 f"{where}, {caption}: may be any of {len(free)} examples: {ids}. "
                 'Write an "id" or a longer relative path into the captions, or choose one split with --split.'
@@ -137,11 +137,6 @@ def match(captions: Sequence[Caption], examples: Sequence[Example], where: str |
 
 def _called(example: Example) -> str:
     return " = ".join((example.id, *example.aliases))
-
-
-def _some(names: Iterable[str], most: int = 3) -> str:
-    listed = list(names)
-    return ", ".join(listed[:most]) + (", ..." if len(listed) > most else "")
 
 
 def _deepest(path: str, index: dict[str, set[int]]) -> tuple[float, set[int]] | None:

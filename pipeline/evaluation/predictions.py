@@ -6,7 +6,7 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,18 +65,32 @@ def read_predictions(source: str | Path) -> Predictions:
     path = existing(source, "file of captions")
     notes: list[str] = []
     found = list(_of_folder(path, notes) if path.is_dir() else _of_file(path))
-    captions = [caption for caption in found if caption is not None]
-    if len(captions) < len(found):
-        notes.append(f"left out: {len(found) - len(captions):,} images that could not be captioned")
-    unique = list({(caption.file, caption.id, caption.text): caption for caption in reversed(captions)}.values())[::-1]
-    if len(unique) < len(captions):
-        notes.append(f"left out: {len(captions) - len(unique):,} captions that repeat another, word for word")
-    if not unique:
+    captions: dict[tuple[str, str, str], Caption] = {}
+    repeated: list[str] = []
+    for caption in found:
+        if isinstance(caption, Caption) and captions.setdefault(_content(caption), caption) is not caption:
+            repeated.append(str(caption))
+    failed = [name for name in found if isinstance(name, str)]
+    if failed:
+        notes.append(f"left out: {len(failed):,} images that could not be captioned: {some(failed)}")
+    if repeated:
+        notes.append(f"left out: {len(repeated):,} captions that repeat another, word for word: {some(repeated)}")
+    if not captions:
         raise UserError(f"{path}: no captions in it. {ACCEPTED}")
-    return Predictions(unique, notes)
+    return Predictions(list(captions.values()), notes)
 
 
-def _of_folder(folder: Path, notes: list[str]) -> Iterator[Caption | None]:
+def some(names: Iterable[str], most: int = 3) -> str:
+    """The first names of many, for a message."""
+    listed = list(names)
+    return ", ".join(listed[:most]) + (", ..." if len(listed) > most else "")
+
+
+def _content(caption: Caption) -> tuple[str, str, str]:
+    return caption.file, caption.id, caption.text
+
+
+def _of_folder(folder: Path, notes: list[str]) -> Iterator[Caption | str]:
     if parts := sorted(folder.glob("*.parquet")):
         return (caption for part in parts for caption in _of_file(part))
     if tars := sorted(folder.rglob("*.tar")):
@@ -89,7 +103,7 @@ def _of_folder(folder: Path, notes: list[str]) -> Iterator[Caption | None]:
     raise UserError(f"{folder}: no captions in it. {ACCEPTED}")
 
 
-def _of_file(path: Path) -> Iterator[Caption | None]:
+def _of_file(path: Path) -> Iterator[Caption | str]:
     suffix = path.suffix.lower()
     if suffix == ".tar":
         return _of_tar(path, path.name)
@@ -103,15 +117,16 @@ def _of_file(path: Path) -> Iterator[Caption | None]:
     return (_of_row(row, number, f"line {number}", path) for number, row in iter_numbered(path))
 
 
-def _of_row(row: Row, number: int, place: str, path: Path) -> Caption | None:
+def _of_row(row: Row, number: int, place: str, path: Path) -> Caption | str:
+    """The caption of a row, or the name of an image that could not be captioned."""
     text = row.get("caption")
-    if text is None and row.get("error") is not None:
-        return None
     file, id = (
         next((_text(row[name]) for name in names if not is_null(row.get(name))), "")
         for names in (FILE_COLUMNS, ID_COLUMNS)
     )
     file = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), file)
+    if text is None and row.get("error") is not None:
+        return file or id or place
     if not isinstance(text, str) or not (file or id):
         there = ", ".join(row) or "nothing"
         raise UserError(f"{path}, {place}: needs a caption, as text, and a file or id; has {there}. {ACCEPTED}")
@@ -132,7 +147,7 @@ def _is_json_lines(path: Path) -> bool:
     return False
 
 
-def _of_json(path: Path) -> Iterator[Caption | None]:
+def _of_json(path: Path) -> Iterator[Caption | str]:
     """A list of records, an object with such a list as ``annotations``, or an object of names and captions."""
     content = load_json(path)
     if isinstance(content, Mapping) and isinstance(content.get("annotations"), list):
