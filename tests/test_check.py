@@ -157,3 +157,25 @@ def test_program_on_rsicd(capsys: pytest.CaptureFixture[str]) -> None:
     assert "43,670 captions" in printed
     assert "unreadable images: 0" in printed
     assert "images in more than one split: 0" in printed
+
+
+def test_everything_seen_is_counted_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b", "silent"):
+        (tmp_path / f"{name}.jpg").write_bytes(jpeg("red" if name == "a" else "blue" if name == "b" else "green"))
+    for name in ("a", "b", "broken", "lost"):
+        (tmp_path / f"{name}.txt").write_text(f"a {name} dog")
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    (tmp_path / "v.mp4").write_bytes(b"")
+    assert main(["check", str(tmp_path), "--json", str(tmp_path / "report.json")]) == 1
+    printed = capsys.readouterr().out
+    assert "seen: 6 = 2 used + 3 skipped + 1 failed" in printed
+    assert "lost.txt: a caption without an image" in printed
+    assert "v.mp4: a video" in printed
+    assert "no val split: training takes 1 of the examples of train as val" in printed
+    assert json.loads((tmp_path / "report.json").read_text())["tally"] == {"used": 2, "skipped": 3, "failed": 1}
+    (tmp_path / "v.mp4").unlink()
+    for name in ("silent.jpg", "broken.jpg", "broken.txt", "lost.txt"):
+        (tmp_path / name).unlink()
+    assert main(["check", str(tmp_path)]) == 0
+    (tmp_path / "c.avi").write_bytes(b"")
+    assert main(["check", str(tmp_path)]) == 1

@@ -35,3 +35,9 @@ def test_patients_are_not_divided_and_neither_split_is_empty() -> None:
     assert len(val(share_for_validation(patients, share=1.0))) == 20
     with pytest.raises(UserError, match="all of one image, patient or case"):
         share_for_validation([example(0, group="p"), example(5, group="p")])
+
+
+def test_the_choice_does_not_depend_on_where_the_data_are() -> None:
+    here = [Example(id=f"{n}.jpg", images=(ImageRef(f"/here/{n}.jpg"),)) for n in range(50)]
+    there = [Example(id=f"{n}.jpg", images=(ImageRef(f"there/{n}.jpg"),)) for n in range(50)]
+    assert val(share_for_validation(here)) == val(share_for_validation(there))

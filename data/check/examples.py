@@ -12,10 +12,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from latentcap.data.check.report import Duplicate, Report, SplitCounts, Vocabulary
+from latentcap.data.check.report import Duplicate, Report, SplitCounts, Tally, Vocabulary
+from latentcap.data.errors import UserError
 from latentcap.data.example import Example
 from latentcap.data.image import ImageRef, decode_image
-from latentcap.data.readers.splits import groups_in_two_splits
+from latentcap.data.readers.fields import Skipped
+from latentcap.data.readers.splits import groups_in_two_splits, share_for_validation
 from latentcap.data.words import split_words, unspaced_language
 
 MIN_FREQUENCIES = (1, 2, 3, 5, 10)
@@ -35,11 +37,17 @@ class _Item:
     captions: list[list[str]]  # words
 
 
-def check_examples(examples: Sequence[Example], *, progress: Callable[[int, int], None] | None = None) -> Report:
+def check_examples(
+    examples: Sequence[Example],
+    *,
+    skipped: Sequence[Skipped] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
     """Check a data set; every image is read and decoded once, by a few threads.
 
     Args:
         examples: those of all splits, for leaks between them to be seen.
+        skipped: what the readers saw and put into no example.
         progress: called with (images done, images in all).
     """
     refs = list(dict.fromkeys(ref for example in examples for ref in example.images))
@@ -48,9 +56,16 @@ def check_examples(examples: Sequence[Example], *, progress: Callable[[int, int]
     items = [_Item(example, [split_words(caption) for caption in example.captions]) for example in examples]
     by_split = {name: part for name in SPLITS if (part := [item for item in items if item.example.split == name])}
     any_context = any(example.context is not None for example in examples)
+    failed = {id(item) for item in items if any(images[ref].error for ref in item.example.images)}
+    wordless = [item for item in items if id(item) not in failed and not any(item.captions)]
     return Report(
         splits={name: _count(part, any_context) for name, part in by_split.items()},
         images=len(refs),
+        tally=Tally(
+            used=len(items) - len(failed) - len(wordless), skipped=len(skipped) + len(wordless), failed=len(failed)
+        ),
+        skipped=tuple(skipped),
+        taken_for_val=_taken_for_val(examples),
         unreadable=tuple((str(ref), image.error) for ref, image in images.items() if image.error),
         empty_captions=tuple(item.example.id for item in items if not item.captions or not all(item.captions)),
         duplicates=_duplicates(examples, images),
@@ -67,6 +82,16 @@ def check_examples(examples: Sequence[Example], *, progress: Callable[[int, int]
         shared_groups=groups_in_two_splits(examples),
         unspaced=unspaced_language(caption for example in examples for caption in example.captions),
     )
+
+
+def _taken_for_val(examples: Sequence[Example]) -> int:
+    """How many of train training would validate on, where the data say nothing of a val split; 0 where they do."""
+    if {example.split for example in examples} & {"train", "val"} != {"train"}:
+        return 0
+    try:
+        return sum(example.split == "val" for example in share_for_validation(examples))
+    except UserError:  # a single image or patient: training says so
+        return 0
 
 
 def _count(items: Sequence[_Item], any_context: bool) -> SplitCounts:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from latentcap.data.readers.fields import Skipped
+
 
 @dataclass(frozen=True)
 class SplitCounts:
@@ -36,6 +38,19 @@ class Vocabulary:
 
 
 @dataclass(frozen=True)
+class Tally:
+    """Everything that was seen, once: examples that training uses, what it leaves out, what it cannot read.
+
+    ``skipped`` are what the readers put into no example, and examples without a caption; ``failed`` examples with an
+    image that cannot be read.
+    """
+
+    used: int = 0
+    skipped: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True)
 class Report:
     """What the check found. Caption lengths are in words, image sizes in pixels after orientation."""
 
@@ -50,6 +65,9 @@ class Report:
     height: dict[str, float]
     missing_fields: dict[str, dict[str, int]]  # number, category or label -> split -> examples without it
     shared_groups: dict[str, list[str]]  # patients or cases in more than one split, with those splits
+    tally: Tally = Tally()
+    skipped: tuple[Skipped, ...] = ()
+    taken_for_val: int = 0  # examples of train that training would take as val, where there is no val
     unspaced: str | None = None  # the captions' language, where that is written without spaces between words
 
     @property
@@ -59,8 +77,13 @@ class Report:
 
     @property
     def clean(self) -> bool:
-        """No unreadable image, no empty caption, no image, patient or case in two splits."""
-        return not (self.unreadable or self.empty_captions or self.leaks or self.shared_groups)
+        """No unreadable image, no empty caption, nothing left out, no image, patient or case in two splits."""
+        return not (self.unreadable or self.empty_captions or self.left_out or self.leaks or self.shared_groups)
+
+    @property
+    def left_out(self) -> tuple[Skipped, ...]:
+        """What was skipped without belonging to how the data are used."""
+        return tuple(item for item in self.skipped if not item.expected)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, in types that JSON has."""
@@ -71,6 +94,9 @@ class Report:
         within = [duplicate for duplicate in self.duplicates if not duplicate.across_splits]
         lines = [*self._counts(), *self._captions(), *self._fields()]
         lines += _problem("unreadable images", [f"{file}: {reason}" for file, reason in self.unreadable], limit)
+        for what, items in (("skipped", self.left_out), ("left out, as is the use", self._expected())):
+            if items:
+                lines += _problem(what, [f"{item.name}: {item.reason}" for item in items], limit)
         lines += _problem("examples without a caption, or with an empty one", self.empty_captions, limit)
         lines += _problem("images in more than one split", [" = ".join(leak.examples) for leak in self.leaks], limit)
         if self.shared_groups:
@@ -80,6 +106,9 @@ class Report:
         lines.append("clean" if self.clean else "problems found")
         return "\n".join(lines)
 
+    def _expected(self) -> list[Skipped]:
+        return [item for item in self.skipped if item.expected]
+
     def _counts(self) -> Iterator[str]:
         for name, split in self.splits.items():
             line = f"{name:<6}{split.examples:>10,} examples {split.references:>10,} captions"
@@ -88,6 +117,17 @@ class Report:
             if split.missing_context is not None:
                 line += f" {split.missing_context:>10,} without context"
             yield line
+        if self.taken_for_val:
+            yield (
+                f"no val split: training takes {self.taken_for_val:,} of the examples of train as val, by seed and "
+                "by patient or image"
+            )
+        seen = self.tally.used + self.tally.skipped + self.tally.failed
+        if seen:
+            yield (
+                f"seen: {seen:,} = {self.tally.used:,} used + {self.tally.skipped:,} skipped + "
+                f"{self.tally.failed:,} failed"
+            )
         yield f"images: {self.images:,}"
         for what, summary in (("width", self.width), ("height", self.height)):
             if summary:

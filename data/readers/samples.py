@@ -14,7 +14,7 @@ from latentcap.data.example import Example
 from latentcap.data.image import ImageRef
 from latentcap.data.kinds import begins_as_image, is_image, may_be_image, suffix_of, why_not_read
 from latentcap.data.readers.captions import to_captions
-from latentcap.data.readers.fields import CAPTION_COLUMNS, ReadOptions, cell, clean_text
+from latentcap.data.readers.fields import CAPTION_COLUMNS, ReadOptions, clean_text
 
 TEXTS = (".txt", ".caption")
 SUFFIXES = (*TEXTS, ".json")
@@ -131,16 +131,16 @@ def _key(name: str, texts: dict[str, dict[str, Member]]) -> tuple[str, bool]:
 
 
 def _row(sample: Sample, options: ReadOptions, where: str) -> dict[str, Any]:
-    """What is known of a sample, by column; ``captions`` where that is a text."""
+    """What is known of a sample, by column; where no column of captions is named, they are all in ``captions``."""
     row = _parse(sample.texts[".json"], where) if ".json" in sample.texts else {}
-    named = options.fields.caption
-    column = named or next((name for name in CAPTION_COLUMNS if name in row), "captions")
-    if not to_captions(cell(row, column), where) and named is None:
-        for suffix in TEXTS:
-            if suffix in sample.texts:
-                row[column] = list(caption_lines(_read(sample.texts[suffix])))
-                break
-    return row
+    if options.fields.caption is not None:
+        return row
+    column = next((name for name in CAPTION_COLUMNS if name in row), None)
+    captions = to_captions(row[column], where) if column else ()
+    text = next((sample.texts[suffix] for suffix in TEXTS if suffix in sample.texts), None)
+    if not captions and text is not None:
+        captions = caption_lines(_read(text))
+    return row | {"captions": list(captions)} if captions or column or text else row
 
 
 def _name_orphan(key: str, texts: dict[str, Member], options: ReadOptions) -> None:

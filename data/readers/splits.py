@@ -88,14 +88,19 @@ def share_for_validation(examples: Sequence[Example], *, share: float = 0.1, see
     """All examples, a share of those of train moved to val, for data that state no val split.
 
     Examples of one patient or case (``Example.group``), or else of one image, move together. The choice depends on the
-    seed and on those names alone, not on the order. At least one moves.
+    seed and on the ids alone, not on the order or the place of the data. At least one moves.
 
     Raises:
         UserError: all of train is one group, so that nothing would be left to train on.
     """
+    ids: dict[str, str] = {}  # of each group the least, for paths differ from one machine to the next
+    for example in examples:
+        if example.split == "train":
+            held = _held_together(example)
+            ids[held] = min(ids.get(held, example.id), example.id)
     chance = {
-        name: int.from_bytes(sha256(f"{seed}:{name}".encode("utf-8", "surrogatepass")).digest()[:8]) / 2**64
-        for name in {_held_together(example) for example in examples if example.split == "train"}
+        held: int.from_bytes(sha256(f"{seed}:{name}".encode("utf-8", "surrogatepass")).digest()[:8]) / 2**64
+        for held, name in ids.items()
     }
     if len(chance) < 2:
         raise UserError(

@@ -20,6 +20,7 @@ from latentcap.data.check.examples import check_examples
 from latentcap.data.dicom import decode_dicom, frames_of, is_dicom
 from latentcap.data.errors import UserError, did_you_mean
 from latentcap.data.readers import FORMATS, Fields, read_examples
+from latentcap.data.readers.fields import Skipped
 
 FIELD_NAMES = tuple(field.name for field in dataclasses.fields(Fields))
 SECONDS_BETWEEN_LINES = 5.0
@@ -35,15 +36,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def check(arguments: argparse.Namespace) -> int:
     """Read and check a data set, print what was found. Returns the exit code."""
+    skipped: list[Skipped] = []
     examples = read_examples(
         arguments.data,
         format=arguments.format,
         image_root=arguments.image_root,
         fields=parse_fields(arguments.field),
         allow_leaks=True,
+        skipped=skipped,
     )
     with show_progress("checking images") as progress:
-        report = check_examples(examples, progress=progress)
+        report = check_examples(examples, skipped=skipped, progress=progress)
     print(report.to_text())
     if arguments.json:
         try:
