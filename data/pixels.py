@@ -13,6 +13,7 @@ from PIL import Image, ImageFile
 
 MOSTLY = (0.5, 99.5)  # per cent: what lies outside may be a hot pixel
 FAR = 0.5  # of the range of most pixels: further out than this, an extreme is cut off
+ENOUGH = 1_000_000  # values
 DEPTHS = (8, 10, 12, 14, 16, 32)  # bits that cameras and sensors fill
 _GREATEST = float(np.finfo(np.float32).max)
 NO_DATA = (-9999.0, -99999.0, -999.0, -32768.0, -32767.0, -1e20, 1e20, -_GREATEST, _GREATEST)
@@ -73,7 +74,7 @@ def spread(values: np.ndarray, *, no_data: float | None = None) -> np.ndarray:
     """
     known = np.isfinite(values)
     if no_data is not None and math.isfinite(no_data):
-        known &= values != np.array(no_data).astype(values.dtype)
+        known &= ~np.isclose(values.astype(np.float64), no_data, rtol=1e-6, atol=0)
     if values.ndim == 3:
         known &= np.broadcast_to(known.any(axis=-1, keepdims=True), known.shape)
     known = _without_markers(values, known)
@@ -90,7 +91,7 @@ def spread(values: np.ndarray, *, no_data: float | None = None) -> np.ndarray:
 def outliers_aside(found: np.ndarray) -> tuple[float, float]:
     """The least and the greatest value, but for those that are far from nearly all others."""
     low, high = float(found.min()), float(found.max())
-    near_low, near_high = (float(value) for value in np.percentile(found, MOSTLY))
+    near_low, near_high = (float(value) for value in np.percentile(_some_of(found), MOSTLY))
     far = FAR * (near_high - near_low)
     if far > 0:
         low = near_low if near_low - low > far else low
@@ -100,20 +101,32 @@ def outliers_aside(found: np.ndarray) -> tuple[float, float]:
 
 def full_range(found: np.ndarray, depths: tuple[int, ...] = DEPTHS) -> float:
     """The greatest value of the fewest bits that nearly all of these whole numbers, 0 or more, fit into."""
-    most = float(np.percentile(found, MOSTLY[1]))
+    most = float(np.percentile(_some_of(found), MOSTLY[1]))
     return next(2.0**bits - 1 for bits in depths if most < 2**bits)
 
 
 def _without_markers(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     """``known`` without the usual values for "no data", where they are the extreme and far from the next."""
-    for marker in NO_DATA:
-        with np.errstate(over="ignore"):
-            here = known & np.isclose(values, marker, rtol=1e-6, atol=0)
-        if here.any() and (rest := values[known & ~here]).size:
-            low, high = float(rest.min()), float(rest.max())
-            if not low - (high - low) <= marker <= high + (high - low):
-                known = known & ~here
+    while (found := values[known]).size:
+        markers = [
+            end for end in (found.min(), found.max()) if np.isclose(float(end), NO_DATA, rtol=1e-6, atol=0).any()
+        ]
+        for marker in markers:
+            here = known & (values == marker)
+            rest = values[known & ~here]
+            if rest.size:
+                low, high = float(rest.min()), float(rest.max())
+                if not 2 * low - high <= float(marker) <= 2 * high - low:
+                    known = known & ~here
+                    break
+        else:
+            return known
     return known
+
+
+def _some_of(found: np.ndarray) -> np.ndarray:
+    """Enough of many values to tell their range by."""
+    return found[:: max(1, found.size // ENOUGH)]
 
 
 def _raw_mode(tile: Any) -> str:

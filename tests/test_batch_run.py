@@ -288,3 +288,26 @@ def test_sidecars_left_unwritten_are_written_where_only_failures_are_left(photos
 def test_the_first_blocks_are_small() -> None:
     assert list(islice(block_sizes(64), 9)) == [8, 8, 16, 16, 32, 32, 64, 64, 64]
     assert list(islice(block_sizes(4), 2)) == [4, 4]
+
+
+def test_what_is_no_image_is_skipped_counted_and_named(tmp_path: Path) -> None:
+    folder = tmp_path / "phone"
+    folder.mkdir()
+    for name in ("1.jpg", "2.jpg"):
+        Image.new("RGB", (4, 4)).save(folder / name)
+    for name in ("v.mp4", "raw.dng", "notes.txt"):
+        (folder / name).write_bytes(b"x")
+
+    def one_fails(blocks: Iterator[Block]) -> Iterator[list[Record]]:
+        answers = {"1.jpg": {"caption": "x", "score": 0.0}, "2.jpg": {"error": "broken"}}
+        return ([{"file": item.name, **answers[item.name]} for item in block] for block in blocks)
+
+    for summary in (run(tmp_path, "jsonl", folder, use=one_fails), run(tmp_path, "jsonl", folder, use=one_fails)):
+        assert (summary.captioned + summary.resumed, summary.skipped, summary.failed) == (1, 2, 1)
+        assert summary.missed == 1  # the raw file is a picture
+        told = [record["file"] for record in Journal(tmp_path / "out.jsonl.run" / "skipped.jsonl")]
+        assert told == ["raw.dng", "v.mp4"]
+    (folder / "raw.dng").unlink()
+    (folder / "v.mp4").unlink()
+    assert run(tmp_path, "jsonl", folder, use=one_fails).skipped == 0
+    assert not (tmp_path / "out.jsonl.run" / "skipped.jsonl").exists()

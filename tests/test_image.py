@@ -93,6 +93,11 @@ def test_a_common_value_for_no_data_may_be_a_value() -> None:
     np.testing.assert_allclose(grey(tiff(values[..., None])), GREY, atol=1)
 
 
+def test_a_stated_value_that_no_pixel_can_have_is_no_matter() -> None:
+    values = (RAMP * 60000).astype(np.uint16)
+    np.testing.assert_allclose(grey(tiff(values[..., None], no_data="-9999")), GREY, atol=1)
+
+
 def test_hot_pixels_do_not_darken_the_rest() -> None:
     values = (RAMP * 4000).astype(np.uint16)
     values[0, :4] = 65535
