@@ -20,7 +20,7 @@ def page_head(title: str, style: str, *, script: bool, more: str = "") -> str:
     """
     allowed = " style-src 'unsafe-inline'"
     if script:
-        allowed = f" img-src data:;{allowed}; script-src 'unsafe-inline'"
+        allowed = f" img-src data: blob:;{allowed}; script-src 'unsafe-inline'"
     allowed += f"; {more}" if more else ""
     return _fill(_read("head.html"), allowed=allowed, title=escape(title), style=style)
 

@@ -10,7 +10,7 @@ from latentcap.pages.explain.page import page_parts
 from latentcap.pages.explain.record import caption_record
 from latentcap.pages.html import embedded, page_around_content
 
-ALLOWED = "img-src data: blob:; connect-src 'self'; media-src blob:; frame-src blob:"
+ALLOWED = "connect-src 'self'; media-src blob:"
 
 
 def front_page(models: Mapping[str, Captioner]) -> str:

@@ -83,9 +83,7 @@ async function look() {
   running = new AbortController();
   say("Looking …");
   try {
-    const page = await (await ask("/explain")).text();
-    URL.revokeObjectURL(byId("frame").src);
-    byId("frame").src = URL.createObjectURL(new Blob([page], {type: "text/html"}));
+    byId("frame").srcdoc = await (await ask("/explain")).text();
     byId("maps").hidden = false;
     byId("maps").scrollIntoView({behavior: "smooth"});
     say("");
