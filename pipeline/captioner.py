@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from latentcap.caption import Caption, caption_of
 from latentcap.data.batches.context import ContextBatch, ContextCollator, ContextFields
 from latentcap.data.batches.image_config import ImageConfig
 from latentcap.data.batches.tokenizer import CaptionTokenizer
@@ -31,44 +30,13 @@ from latentcap.model.prune import parse_budget, set_budget
 from latentcap.saved_model import SavedModel
 from latentcap.search.captions import search_captions
 from latentcap.search.config import SearchConfig
-from latentcap.search.generation import Hypothesis
-from latentcap.search.wording import resolve, word_probabilities
+from latentcap.search.wording import resolve
 
 CPU_BATCH = 8  # images that a CPU takes through the CNN at once: more do not stay in its cache
 
+__all__ = ["Caption", "Captioner"]
+
 ImageLike: TypeAlias = Image.Image | str | Path | ImageRef
-
-
-@dataclass
-class Caption:
-    """One caption of one image.
-
-    Attributes:
-        text: what a person reads.
-        score: log-probability over length ** length_penalty, what the search ranked by; 0 is best.
-        tokens: the words or pieces.
-        token_scores: log-probability of each token, with one more entry for the end where the caption ended by itself.
-        visual_attention: on request, (len(tokens), visual heads, views, h, w): where each head looked for each token.
-        text_attention: on request, for each token (text heads, context positions + words written).
-        alternatives: the next best captions, when more than one was asked for.
-        words: each word with its probability, given those before it; of pieces (BPE), the product of theirs.
-    """
-
-    text: str
-    score: float
-    tokens: list[str]
-    token_scores: list[float]
-    visual_attention: Tensor | None = None
-    text_attention: list[Tensor] | None = None
-    alternatives: list[Caption] = field(default_factory=list)
-    labels: dict[str, str] = field(default_factory=dict)
-    label_scores: dict[str, float] = field(default_factory=dict)
-    words: list[tuple[str, float]] = field(default_factory=list)
-
-    @property
-    def confidence(self) -> float:
-        """The geometric mean of the probabilities of all tokens, the end included: 0 to 1."""
-        return math.exp(sum(self.token_scores) / max(len(self.token_scores), 1))
 
 
 class Captioner:
@@ -251,7 +219,8 @@ class Captioner:
                 seeds=seeds,
                 keep_attention=return_attention,
             )
-            captions = [self._caption(hypotheses) for hypotheses in found]
+            grid = self.model.backbone.grid
+            captions = [caption_of(hypotheses, self.tokenizer, grid=grid) for hypotheses in found]
             if self.model.labels is not None and memory.pooled is not None:
                 for caption, guess in zip(captions, self.model.labels.predict(memory.pooled), strict=True):
                     caption.labels = {name: value for name, (value, _) in guess.items()}
@@ -291,29 +260,6 @@ class Captioner:
         if isinstance(image, str | Path):
             image = ImageRef(str(image))
         return self.transform(to_rgb(image) if isinstance(image, Image.Image) else image.open())
-
-    def _caption(self, hypotheses: list[Hypothesis]) -> Caption:
-        captions = []
-        for hypothesis in hypotheses:
-            visual, text = None, None
-            if hypothesis.attention:
-                visual_maps = [entry[0] for entry in hypothesis.attention if entry[0] is not None]
-                text = [entry[1] for entry in hypothesis.attention if entry[1] is not None] or None
-                if visual_maps:
-                    maps = torch.stack(visual_maps)
-                    visual = maps.unflatten(-1, (-1, *self.model.backbone.grid))
-            captions.append(
-                Caption(
-                    self.tokenizer.decode(hypothesis.tokens),
-                    hypothesis.score,
-                    self.tokenizer.tokens(hypothesis.tokens),
-                    hypothesis.token_scores,
-                    visual,
-                    text,
-                    words=word_probabilities(self.tokenizer, hypothesis),
-                )
-            )
-        return replace(captions[0], alternatives=captions[1:])
 
 
 def pixel_seed(views: Sequence[Tensor]) -> int:
