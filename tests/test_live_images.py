@@ -34,8 +34,9 @@ def live_data(folder: Path, *, workers: int, count: int = 21, seed: int = 0, don
         for number in range(count)
     ]
     progress = SimpleNamespace(current=SimpleNamespace(completed=done))
+    device = SimpleNamespace(root_device=torch.device("cpu"))
     loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
-    data.trainer = SimpleNamespace(fit_loop=loop, global_rank=0, world_size=1)  # type: ignore[assignment]
+    data.trainer = SimpleNamespace(fit_loop=loop, global_rank=0, world_size=1, overfit_batches=0, strategy=device)  # type: ignore[assignment]
     tokenizer = tiny_tokenizer()
     data.prepare_datasets(
         tokenizer=tokenizer,
@@ -116,4 +117,5 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path: Path, caplog: pytest.Lo
     with caplog.at_level(logging.WARNING):
         batches = epoch(data, 0)
     assert sum(map(len, batches)) == 14
-    assert f"{tmp_path / '1.png'} (" in caplog.text
+    assert f"{tmp_path / '1.png'} (not an image but a web page" in caplog.text
+    assert caplog.text.count("skipped") == 7  # once for each example

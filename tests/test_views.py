@@ -10,6 +10,7 @@ import torch
 
 from latentcap.batch.inputs import Inputs
 from latentcap.captioner import Captioner
+from latentcap.config import BackboneConfig
 from latentcap.data.batches.views import ViewSlots, in_slots
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example, ImageRef
@@ -113,6 +114,19 @@ def test_regions_from_the_cache_are_put_in_the_same_slots(tmp_path: Path) -> Non
     frontal, side = tensors["regions"][0].chunk(2)
     assert not frontal.any()
     assert side.any()
+
+
+def test_batch_statistics_are_of_the_images_that_exist() -> None:
+    tiny = BackboneConfig(name="test_efficientnet", weights="random", image_size=64, trainable="all")
+    images = torch.randn(3, 2, 3, 64, 64)
+    mask = torch.tensor([[False, True], [True, False], [True, True]])
+    images[~mask] = 0
+    means = []
+    for given, exist in ((images, mask), (images[mask].unsqueeze(1), None)):
+        captioner = tiny_captioner(max_views=2, backbone=tiny)
+        captioner.model.train().encode(images=given, view_mask=exist)
+        means.append(captioner.model.backbone.net.get_buffer("bn1.running_mean"))
+    torch.testing.assert_close(means[0], means[1])
 
 
 def test_a_view_that_does_not_exist_is_not_expected_to_be_looked_at() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -17,13 +17,13 @@ from latentcap.data.batches.fixed import FixedBatches
 from latentcap.data.batches.frozen_layers import FrozenLayers
 from latentcap.data.batches.image_config import CropMode, ImageConfig
 from latentcap.data.batches.loaders import ResumableLoader, evaluation_loader, training_loader
-from latentcap.data.batches.sampler import CaptionBatchSampler, balanced_weights
+from latentcap.data.batches.sampler import CaptionBatchSampler, label_weights
 from latentcap.data.batches.sources import ImageSource, LoadedImages
 from latentcap.data.batches.splits import Source, read_splits
 from latentcap.data.batches.tokenizer import CaptionTokenizer
 from latentcap.data.batches.views import ViewSlots
 from latentcap.data.batches.vocabulary import VOCABULARIES, TokenizerConfig, training_texts, vocabulary_of
-from latentcap.data.errors import UserError, did_you_mean
+from latentcap.data.errors import UserError
 from latentcap.data.example import Example
 from latentcap.data.readers import Fields, read_examples
 
@@ -202,7 +202,7 @@ class CaptionData(L.LightningDataModule):
             batch_size=self.batch_size,
             captions_per_image=self.captions_per_image,
             paraphrases=self.paraphrases,
-            weights=self._balanced(dataset.examples),
+            weights=label_weights(dataset.examples, self.balance) if self.balance else None,
             variants=changed if self._live else self.variants + 1,
             seed=self.seed,
             rank=self._rank,
@@ -228,18 +228,6 @@ class CaptionData(L.LightningDataModule):
             workers=self._workers,
             pin=self._pin,
         )
-
-    def _balanced(self, examples: Sequence[Example]) -> list[float] | None:
-        if not self.balance:
-            return None
-        known = sorted({name for example in examples for name in example.labels})
-        for name in self.balance:
-            if name not in known:
-                raise UserError(
-                    f"data.balance names '{name}', which no training example has.{did_you_mean(name, known)} "
-                    f"Labels: {', '.join(known) or 'none'}."
-                )
-        return balanced_weights([tuple(example.labels.get(name) for name in self.balance) for example in examples])
 
     @property
     def _workers(self) -> int:

@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from latentcap.data.errors import UserError, did_you_mean
+from latentcap.data.example import Example
+
 
 class Draw(NamedTuple):
     """One example of a batch: its index, which of its texts are trained on, and which variant of its images.
@@ -137,3 +140,15 @@ def balanced_weights(classes: Sequence[Hashable]) -> list[float]:
     """
     counts = Counter(classes)
     return [counts[entry] ** -0.5 for entry in classes]
+
+
+def label_weights(examples: Sequence[Example], names: Sequence[str]) -> list[float]:
+    """:func:`balanced_weights` of the combinations of some labels. Raises UserError for one that no example has."""
+    known = sorted({name for example in examples for name in example.labels})
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"data.balance names '{name}', which no training example has.{did_you_mean(name, known)} "
+                f"Labels: {', '.join(known) or 'none'}."
+            )
+    return balanced_weights([tuple(example.labels.get(name) for name in names) for example in examples])

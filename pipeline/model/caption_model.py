@@ -92,7 +92,7 @@ class CaptionModel(nn.Module):
             regions = self.backbone.split.regions_from(cells.to(self.decoder.bias.dtype))
         if regions is None:
             assert images is not None
-            regions = self.backbone(images)
+            regions = self._regions_of(images, view_mask)
         regions = regions.to(self.decoder.bias.dtype)
         if not self.config.sees_image:
             regions = torch.zeros_like(regions)
@@ -122,6 +122,15 @@ class CaptionModel(nn.Module):
         else:
             latents, context_mask = summary.new_zeros(batch, 0, fusion.latent_dim), None
         return Memory(visual, region_mask, latents, context_mask, self.dropout(summary), pooled)
+
+    def _regions_of(self, images: Tensor, view_mask: Tensor | None) -> Tensor:
+        """Images (B, V, 3, H, W) to regions (B, V * h * w, C), 0 for missing views, which no batch statistics see."""
+        if view_mask is None or images.shape[1] == 1 or bool(view_mask.all()):
+            return self.backbone(images)
+        seen = self.backbone(images[view_mask].unsqueeze(1))  # (number of images, h * w, C)
+        regions = seen.new_zeros(*view_mask.shape, *seen.shape[1:])
+        regions[view_mask] = seen
+        return regions.flatten(1, 2)
 
 
 def build_fusion(config: ModelConfig, *, region_dim: int) -> Fusion:
