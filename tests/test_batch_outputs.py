@@ -210,3 +210,12 @@ def test_formats_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a folder, where --format jsonl needs a file"):
         choose_format(tmp_path, None)
     assert isinstance(make_output(tmp_path / "x.jsonl", tmp_path / "run", "jsonl"), Output)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_text_with_a_mark_is_added_to_without_it(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.txt").write_bytes("old \u00e9".encode(encoding))
+    record = image_record(tmp_path / "a.jpg")
+    target = written(tmp_path, "txt", [record], existing="append") / "a.txt"
+    assert target.read_bytes().decode() == f"old é {record['caption']}\n"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePath
 
 from latentcap.batch.inputs import Input
 from latentcap.batch.journal import Record, digest, write_error
 from latentcap.batch.outputs.base import Mark, Output, all_captions, merge_text
+from latentcap.data.encoding import open_text
 from latentcap.data.errors import UserError
 from latentcap.data.example import ImageRef
 from latentcap.data.files import written_whole
@@ -62,8 +62,9 @@ class Sidecars(Output):
             path, offset, size, name = record.pop("_images")[0]
             target = self.target(record["file"], ImageRef(path, offset, size, name))
             old = None
-            with suppress(FileNotFoundError):
-                old = target.read_text(encoding="utf-8", errors="surrogateescape")
+            if target.is_file():
+                with open_text(target, errors="surrogateescape") as file:
+                    old = file.read()
             text = merge_text(old, all_captions(record), self.existing, self.separator)
             record |= {"_sidecar": str(target), "_text": text}
         self.journal.append(records)

@@ -16,6 +16,7 @@ from latentcap.batch.inputs import Input
 from latentcap.batch.journal import Record, digest, written_to_disk
 from latentcap.batch.outputs.base import Output, all_captions, merge_text, public
 from latentcap.data.dicom import is_dicom
+from latentcap.data.encoding import encoding_of
 from latentcap.data.errors import UserError
 from latentcap.data.example import ImageRef
 from latentcap.data.kinds import DICOM_SUFFIXES, is_image
@@ -129,7 +130,8 @@ class Tars(Output):
                 name = member.name.removeprefix("./")
                 content = archive.extractfile(member) if member.isfile() else None
                 if content is not None and name in texts:
-                    old = content.read().decode("utf-8", "surrogateescape")
+                    held = content.read()
+                    old = held.decode(encoding_of(held), "surrogateescape")
                     _add_text(out, member.name, merge_text(old, texts[name], self.existing, self.separator))
                     continue
                 out.addfile(member, content)
