@@ -80,7 +80,7 @@ def decode_image(encoded: bytes, *, name: str = "", side: int | None = None) -> 
     except OSError:
         raise
     except Exception as error:  # Pillow's plugins raise many types for broken files
-        raise OSError(f"cannot decode image: {error}") from error
+        raise OSError(f"cannot decode image: {(str(error).splitlines() or [''])[0]}") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -130,7 +130,8 @@ def what_it_is(start: bytes, name: str = "") -> str:
         return "the file is empty"
     plugin = plugin_of(start)
     if plugin is not None:
-        return f"{PLUGINS[plugin][1]}; it {needs_plugin()}"
+        missing = find_spec(plugin) is None
+        return f"{PLUGINS[plugin][1]}; it {needs_plugin()}" if missing else f"{PLUGINS[plugin][1]} that is damaged"
     if begins_as_image(start):
         return "damaged, or an image of a kind that Pillow does not read"
     for pattern, what in _CONTENTS:

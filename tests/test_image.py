@@ -214,6 +214,12 @@ def test_phones_photos_are_read_with_the_extra() -> None:
     assert shown.getpixel((9, 9))[0] > 200  # type: ignore[index]
 
 
+def test_a_damaged_photo_is_not_said_to_need_what_is_there() -> None:
+    pytest.importorskip("pillow_heif")
+    with pytest.raises(OSError, match=r"a HEIC photo that is damaged|cannot decode image"):
+        decode_image(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+
+
 def test_phones_photos_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
     monkeypatch.setattr("latentcap.data.kinds.find_spec", lambda name: None)
