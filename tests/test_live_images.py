@@ -18,6 +18,7 @@ from latentcap.data.batches.datamodule import CaptionData
 from latentcap.data.batches.dataset import Batch
 from latentcap.data.batches.image_config import ImageConfig
 from latentcap.data.batches.views import ViewSlots
+from latentcap.data.errors import UserError
 from latentcap.data.example import Example, ImageRef
 from tests.helpers import picture, tiny_tokenizer
 
@@ -37,6 +38,11 @@ def live_data(folder: Path, *, workers: int, count: int = 21, seed: int = 0, don
     device = SimpleNamespace(root_device=torch.device("cpu"))
     loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
     data.trainer = SimpleNamespace(fit_loop=loop, global_rank=0, world_size=1, overfit_batches=0, strategy=device)  # type: ignore[assignment]
+    prepare(data)
+    return data
+
+
+def prepare(data: CaptionData) -> None:
     tokenizer = tiny_tokenizer()
     data.prepare_datasets(
         tokenizer=tokenizer,
@@ -46,7 +52,6 @@ def live_data(folder: Path, *, workers: int, count: int = 21, seed: int = 0, don
         max_length=8,
         frozen=None,
     )
-    return data
 
 
 def epoch(data: CaptionData, number: int) -> list[Batch]:
@@ -119,3 +124,10 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path: Path, caplog: pytest.Lo
     assert sum(map(len, batches)) == 14
     assert f"{tmp_path / '1.png'} (not an image but a web page" in caplog.text
     assert caplog.text.count("skipped") == 7  # once for each example
+
+
+def test_a_split_without_a_usable_example_is_named(tmp_path: Path) -> None:
+    data = live_data(tmp_path, workers=0)
+    data.examples["val"] = [Example("v", (ImageRef("v.png"),), captions=("...",), split="val")]
+    with pytest.raises(UserError, match="none of the 1 val examples has both"):
+        prepare(data)

@@ -106,7 +106,7 @@ class CaptionDataset(Dataset[Batch]):
             logger.warning("%d of %d examples have an unreadable image: left out", usable.count(False), len(usable))
         if not kept:
             raise UserError(
-                f"none of the {len(usable)} examples has both a readable image and a caption with words. "
+                f"none of the {len(usable)} {examples[0].split} examples has both a readable image and a caption with words. "
                 "See what is wrong with them: latentcap prepare check DATA"
             )
         self.examples: Sequence[Example] = PackedList(kept) if shared else kept
