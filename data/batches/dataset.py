@@ -106,8 +106,8 @@ class CaptionDataset(Dataset[Batch]):
             logger.warning("%d of %d examples have an unreadable image: left out", usable.count(False), len(usable))
         if not kept:
             raise UserError(
-                f"none of the {len(usable)} {examples[0].split} examples has both a readable image and a caption with words. "
-                "See what is wrong with them: latentcap prepare check DATA"
+                f"none of the {len(usable)} {examples[0].split} examples has both a readable image and a caption with "
+                "words. See what is wrong with them: latentcap prepare check DATA"
             )
         self.examples: Sequence[Example] = PackedList(kept) if shared else kept
         self.texts: Sequence[list[list[int]]] = PackedList(texts) if shared else texts
