@@ -89,22 +89,24 @@ class Captioner:
         dtype: torch.dtype | None = None,
         heads: str | None = None,
         engine: str | None = None,
+        revision: str | None = None,
     ) -> Captioner:
         """Load a model folder.
 
         Args:
-            folder: its path, or the name of a model in the box, such as "rsicd"; a model folder of that name
-                comes first.
+            folder: its path, the name of a model in the box, such as "rsicd", or "user/name" on the hub; a model folder
+                of that name comes first.
             dtype: what the CNN and the products of the decoder are computed in; by default bfloat16 where the processor
                 has it.
             heads: a head budget such as "1+1": only the first visual + text heads are kept (all, by default).
             engine: what runs the CNN, "openvino" or "torch"; by default the fastest that is installed.
+            revision: of a repository on the hub: a branch, a tag or a commit.
 
         Raises:
             UserError: the folder lacks a file, comes from another version, does not fit its own config, or has fewer
                 heads.
         """
-        saved = SavedModel.read(find_model(folder))
+        saved = SavedModel.read(find_model(folder, revision))
         if heads is not None:
             set_budget(saved.model, *parse_budget(heads))
         captioner = cls(

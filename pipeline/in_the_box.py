@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from latentcap.data.errors import UserError, did_you_mean
+from latentcap.hub import fetch, is_repository
 
 DEFAULT_MODEL = "rsicd"  # what captions where no model is named
 
@@ -32,12 +33,17 @@ def find_recipe(name: str | Path) -> Path:
     )
 
 
-def find_model(name: str | Path) -> Path:
+def find_model(name: str | Path, revision: str | None = None) -> Path:
     """The folder of a model that is given by its path, or by its name in the box. A model that is there comes first.
 
-    A folder of images that has the name of a model is not taken for it. A path of nothing is returned as it is.
+    A folder of images that has the name of a model is not taken for it. ``user/name`` that is nothing here is fetched
+    from the hub, at a ``revision``. Another path of nothing is returned as it is.
+
+    Raises UserError where the hub has it not.
     """
     boxed = str(name) in model_names() and not (Path(name) / "config.json").is_file()
+    if not boxed and is_repository(name):
+        return fetch(str(name), revision)
     return _folder("models") / name if boxed else Path(name)
 
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "explain": "one page that shows where each head looked for each word",
     "heads": "the head laboratory: report, prune, budget, sweep",
     "serve": "caption over HTTP: OpenAI's API, our own, and a page",
+    "push": "share a model on the Hugging Face hub",
     "prepare": "check a data set before training on it",
     "demo": "train, score and caption on an embedded data set, in minutes",
     "bench": "measure speed and memory beside the alternatives",

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
+from latentcap.data.errors import UserError
 from latentcap.in_the_box import DEFAULT_MODEL, find_model, model_names
 
 BOX = ", ".join(model_names())
-WHICH = f"model folder, or the name of one in the box: {BOX}; a model folder of that name here comes first"
+WHICH = f"model folder, the name of one in the box ({BOX}), or user/name on the hub; a folder here comes first"
+
+
+def model_folder(name: str) -> Path:
+    """:func:`find_model` for argparse, which would put words of its own in place of a UserError's."""
+    try:
+        return find_model(name)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def add_model_option(parser: argparse.ArgumentParser, *, required: bool = False, more: str = "", **kinds: Any) -> None:
@@ -19,5 +29,5 @@ def add_model_option(parser: argparse.ArgumentParser, *, required: bool = False,
     text = f"{WHICH}{more}" if required else f"{WHICH}{more} (default: {DEFAULT_MODEL})"
     default = None if required else DEFAULT_MODEL
     parser.add_argument(
-        "--model", type=find_model, metavar="MODEL", required=required, default=default, help=text, **kinds
+        "--model", type=model_folder, metavar="MODEL", required=required, default=default, help=text, **kinds
     )

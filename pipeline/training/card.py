@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from latentcap.captioner import Captioner
+from latentcap.training.card_data import front_matter
 
 
 def model_card(
@@ -49,7 +50,8 @@ def model_card(
     ]
     head = captioner.model.labels
     labels = f" Beside the caption it predicts {', '.join(head.classes)} from the image." if head is not None else ""
-    return f"""# latentcap model
+    head_of_card = front_matter(backbone=backbone.name, datasets=list(dict.fromkeys(names.values())), scores=scores)
+    return f"""{head_of_card}# latentcap model
 
 Captions images with a {backbone.name} backbone ({captioner.image.size[0]} x {captioner.image.size[1]} pixels),
 multi-head latent attention with {captioner.model.config.fusion.visual_heads} visual and
