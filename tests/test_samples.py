@@ -155,6 +155,11 @@ def test_our_own_outputs_are_no_data(tmp_path: Path) -> None:
     assert read(tmp_path)[0] == {"a": ("one",)}
 
 
+def test_what_training_wrote_among_the_images_is_no_data(tmp_path: Path) -> None:
+    folder(tmp_path, {"a.jpg": "", "a.txt": "one", "captions_val.jsonl": '{"file": "a.jpg", "caption": "ours"}'})
+    assert read(tmp_path)[0] == {"a": ("one",)}
+
+
 def test_what_is_skipped_in_training_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     read_examples(folder(tmp_path, {"a.jpg": "", "a.txt": "one", "b.mp4": "", "c.mp4": ""}))
     assert "2 skipped: 2 (b.mp4, ...): a video" in caplog.text

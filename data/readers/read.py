@@ -37,8 +37,8 @@ FOLDERS = (  # in this order they are looked for
     folders.IMAGEFOLDER,
     flickr8k.FORMAT,
     webdataset.FORMAT,
+    folders.SIDECAR,  # before tables named by split, which training writes too (captions_val.jsonl)
     hub.FORMAT,
-    folders.SIDECAR,
 )
 FORMATS = {form.name: form for form in (TABLE, COCO, KARPATHY, *FOLDERS[::-1])}
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib")
