@@ -187,3 +187,14 @@ def test_batches_of_a_tiny_model(tmp_path: Path) -> None:
     assert [row["beams"] for row in beams["rows"]] == [1, 3, 5, 10]
     assert [row["files"] for row in files["rows"]] == [80, 120]
     assert all(row["peak MB"] > 100 and row["resumed: peak MB"] > 100 for row in files["rows"])
+
+
+def test_serving_under_load(tmp_path: Path) -> None:
+    pytest.importorskip("uvicorn")
+    out = tmp_path / "bench.json"
+    tiny_captioner().save(tmp_path / "model")
+    main(["serve", "--quick", "--model", str(tmp_path / "model"), "--json", str(out)])
+    (section,) = json.loads(out.read_text(encoding="utf-8"))["serve"]
+    assert [row["clients"] for row in section["rows"]] == [1, 8, 64]
+    assert all(row["errors"] == 0 and row["requests"] == 16 for row in section["rows"])
+    assert section["rows"][0]["p50 of in-process"] > 0

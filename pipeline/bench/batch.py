@@ -53,11 +53,11 @@ def _against_backbone(setting: Setting, folder: Path, refs: Sequence[ImageRef], 
     setting.say(f"batch: {len(refs)} files to captions, against the CNN alone")
     workers = os.cpu_count() or 1
     with TemporaryDirectory() as temporary:
-        engines = {beams: _engine(setting, folder, beams, workers) for beams in (1, 3)}
+        engines = {beams: engine_for(setting, folder, beams, workers) for beams in (1, 3)}
         alone, layout = _backbone_alone(setting, engines[1], refs)
         calls: dict[str, Callable[[], object]] = {"backbone": alone}
         for beams, one in engines.items():
-            calls[f"beam {beams}"] = _program(one, refs, Path(temporary))
+            calls[f"beam {beams}"] = program(one, refs, Path(temporary))
         times = in_turns(calls, setting, warmup=1)
     section = Section(
         f"From files to a JSONL of captions: {len(refs)} images, {workers} threads, against the CNN alone"
@@ -81,7 +81,7 @@ def _against_backbone(setting: Setting, folder: Path, refs: Sequence[ImageRef], 
     return section
 
 
-def _engine(setting: Setting, folder: Path, beams: int, workers: int) -> LocalEngine:
+def engine_for(setting: Setting, folder: Path, beams: int, workers: int) -> LocalEngine:
     settings = WorkerSettings(str(folder), device=str(setting.device))
     return LocalEngine(settings, {"beam_size": beams, "num_captions": 1}, workers=workers)
 
@@ -123,7 +123,7 @@ def _backbone_alone(
     return partial(call, tensors, *layouts[best]), best
 
 
-def _program(engine: LocalEngine, refs: Sequence[ImageRef], folder: Path) -> Callable[[], object]:
+def program(engine: LocalEngine, refs: Sequence[ImageRef], folder: Path) -> Callable[[], object]:
     """One run of the batch program, in this process, with the model loaded."""
     items = [Input(f"{n:06}", (ref,)) for n, ref in enumerate(refs)]
     turns = iter(range(1_000_000))
@@ -152,7 +152,7 @@ def _beams(setting: Setting, folder: Path, refs: Sequence[ImageRef]) -> Section:
     setting.say(f"batch: beam {', '.join(map(str, BEAMS))}")
     workers = os.cpu_count() or 1
     with TemporaryDirectory() as temporary:
-        calls = {beams: _program(_engine(setting, folder, beams, workers), refs, Path(temporary)) for beams in BEAMS}
+        calls = {beams: program(engine_for(setting, folder, beams, workers), refs, Path(temporary)) for beams in BEAMS}
         times = in_turns({str(beams): call for beams, call in calls.items()}, setting, warmup=1)
     section = Section("What beams cost, from files to captions")
     for beams in BEAMS:
@@ -252,7 +252,7 @@ def _measure(source: Path, model: Path, output: Path, device: str) -> dict[str, 
     first, interrupted, peak = None, False, 0
     while process.poll() is None:
         time.sleep(0.01)
-        now, peak = time.perf_counter(), max(peak, _peak(process.pid))
+        now, peak = time.perf_counter(), max(peak, peak_kib(process.pid))
         if first is None and output.is_file() and output.stat().st_size > before:
             first = now
         if first is not None and now - first > MEASURED_SECONDS and not interrupted:
@@ -266,7 +266,7 @@ def _measure(source: Path, model: Path, output: Path, device: str) -> dict[str, 
     return {"first": first - start, "rate": lines / (time.perf_counter() - first), "peak": peak / 1024}
 
 
-def _peak(process: int) -> int:
+def peak_kib(process: int) -> int:
     """The most memory that a running process has held, in KiB; 0 where it has ended."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()

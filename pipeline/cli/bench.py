@@ -26,9 +26,10 @@ BENCHMARKS = {
     "heads": "what routing and compression save",
     "captioning": "images to captions, beside BLIP, ViT-GPT2 and GIT",
     "batch": "many images: the program beside its own CNN, beams, memory",
+    "serve": "the server with 1, 8 and 64 clients, beside batch captioning",
     "precision": "training in float32, bfloat16 and float16: time, memory, loss",
 }
-MODEL_BENCHMARKS = ("captioning", "batch")  # with a trained model and images
+MODEL_BENCHMARKS = ("captioning", "batch", "serve")  # with a trained model and images
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
