@@ -4,6 +4,6 @@ COPY . .
 RUN pip install --no-cache-dir '.[serve]' \
     && rm -rf /src/* && useradd --create-home caption
 USER caption
-WORKDIR /home/caption
+WORKDIR /images
 EXPOSE 8765
 ENTRYPOINT ["latentcap", "serve", "--host", "0.0.0.0"]

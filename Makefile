@@ -16,7 +16,7 @@ demo: install
 	$(BIN)/latentcap demo
 
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 typing:  # the folders under the names that they are imported by, for type checkers and the import rules
 	@rm -rf build/typing && mkdir -p build/typing/latentcap
