@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet
 import pytest
@@ -22,8 +23,9 @@ from latentcap.batch.inputs import Input, Inputs
 from latentcap.batch.journal import Journal, Record, digest
 from latentcap.batch.outputs import make_output
 from latentcap.batch.pool import Block
-from latentcap.batch.run import Run, Summary, block_sizes
+from latentcap.batch.run import Run, block_sizes
 from latentcap.batch.run_folder import RunFolder
+from latentcap.batch.summary import Summary
 from latentcap.data.errors import UserError
 
 BLOCK, IMAGES = 4, 30
@@ -88,7 +90,7 @@ def run(folder: Path, kind: str, photos: Path, *, use: Callable = pool, existing
 
 def files(folder: Path) -> dict[str, bytes]:
     """Everything under a folder that a run leaves, but for what differs by its nature: dates, process and places."""
-    changing = ("manifest.json", "lock", "writer", "written", "tars.json")
+    changing = ("manifest.json", "summary.json", "lock", "writer", "written", "tars.json")
     return {
         str(path.relative_to(folder)): path.read_bytes().replace(os.fsencode(folder), b"")
         for path in sorted(folder.rglob("*"))
@@ -311,3 +313,35 @@ def test_what_is_no_image_is_skipped_counted_and_named(tmp_path: Path) -> None:
     (folder / "v.mp4").unlink()
     assert run(tmp_path, "jsonl", folder, use=one_fails).skipped == 0
     assert not (tmp_path / "out.jsonl.run" / "skipped.jsonl").exists()
+
+
+def told(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "summary.json").read_text()))
+
+
+def test_the_summary_s_counts_add_up_after_every_run(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "00.txt").write_text("mine")
+
+    def interrupted(blocks: Iterator[Block]) -> Iterator[list[Record]]:
+        for count, block in enumerate(blocks):
+            if count == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield fake(block)
+
+    names = ("captioned", "captioned_before", "skipped", "failed", "left")
+    results = []
+    for use in (interrupted, pool, pool):
+        summary = run(tmp_path, "txt", photos, use=use, existing="skip")
+        counts = told(tmp_path / "out.run")
+        assert sum(counts[name] for name in names) == counts["seen"] == summary.seen
+        assert sum(counts["why_skipped"].values()) == counts["skipped"] == 1
+        assert sum(counts["why_failed"].values()) == counts["failed"]
+        results.append(counts)
+    assert [counts["status"] for counts in results] == ["interrupted", "complete", "complete"]
+    assert [counts["captioned_before"] for counts in results[1:]] == [
+        results[0]["captioned"],
+        results[0]["captioned"] + results[1]["captioned"],
+    ]
+    assert results[1]["seen"] == results[2]["seen"] == IMAGES + 2
+    assert set(results[2]["why_failed"]) == {"broken"}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
 from hashlib import sha256
 from itertools import chain, count, islice
 
@@ -15,6 +15,7 @@ from latentcap.batch.outputs import Output
 from latentcap.batch.pool import Block
 from latentcap.batch.run_folder import RunFolder
 from latentcap.batch.signals import Stop
+from latentcap.batch.summary import Summary
 from latentcap.data.errors import UserError
 from latentcap.data.kinds import is_picture
 from latentcap.progress import Progress
@@ -24,23 +25,6 @@ FIRST_BLOCK = 8
 SKIPPED = "skipped.jsonl"
 
 Pool = Callable[[Iterator[Block]], Iterator[list[Record]]]
-
-
-@dataclass
-class Summary:
-    """What a run did.
-
-    ``resumed``: captions of earlier runs; ``skipped``: inputs that the output has no use for, and files that are not
-    read as images, of which ``missed`` are pictures all the same (HEIC without the extra, raw files).
-    """
-
-    captioned: int = 0
-    failed: int = 0
-    resumed: int = 0
-    skipped: int = 0
-    missed: int = 0
-    seconds: float = 0.0
-    interrupted: bool = False
 
 
 class Run:
@@ -65,7 +49,7 @@ class Run:
         self.failed -= self.done
         self.still_failed: set[int] = set()
         self.summary.resumed = len(self.done)
-        self._names, self._listed = sha256(), 0
+        self._names = sha256()
         self._retry: list[Input] = []
         self.skipped: list[Record] = []
 
@@ -78,13 +62,16 @@ class Run:
             finally:
                 self.summary.seconds = time.monotonic() - start
                 self.summary.interrupted = stop.asked
+                self._count_reasons()
                 with suppress(UserError):  # where the disk is full, that is what is told
                     self._update("interrupted")
+                    self.summary.write(self.folder.path, "interrupted")
         if not stop.asked:
             self._drop_mended_errors()
             self._write_skipped()
             self.output.finish(quiet=self.quiet)
-            self._update("complete", input={"names": self._listed, "sha256": self._names.hexdigest()})
+            self._update("complete", input={"names": self.summary.seen, "sha256": self._names.hexdigest()})
+            self.summary.write(self.folder.path, "complete")
         return self.summary
 
     def _caption(self, pool: Pool, stop: Stop, total: Callable[[], int | None], start: float) -> None:
@@ -166,19 +153,26 @@ class Run:
     def _wanted(self) -> Iterator[Input]:
         for item in self.inputs:
             self._names.update(item.name.encode("utf-8", "surrogatepass") + b"\0")
-            self._listed += 1
+            self.summary.seen += 1
             if item.skipped:
-                self.summary.skipped += 1
+                self.summary.skip(item.skipped)
                 self.skipped.append({"file": item.name, "skipped": item.skipped})
                 self.summary.missed += is_picture(item.name)
                 continue
-            wanted = self.output.prepare(item, known=digest(item.name) in self.done)
+            known = digest(item.name) in self.done
+            wanted = self.output.prepare(item, known=known)
             if wanted is None:
-                self.summary.skipped += 1
+                self.summary.skip(self.output.why_skipped)
             else:
+                self.summary.earlier += known
                 yield wanted
 
     # What is written at the end ---------------------------------------------------------------------------------------
+
+    def _count_reasons(self) -> None:
+        self.summary.failures = Counter(
+            record["error"] for record in self.errors if digest(record["file"]) in self.still_failed
+        )
 
     def _drop_mended_errors(self) -> None:
         """Errors of inputs that have a caption now, or are no longer there, are out of date."""

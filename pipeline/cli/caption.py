@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from hashlib import sha256
@@ -24,10 +25,11 @@ from latentcap.batch.engine import Engine
 from latentcap.batch.inputs import Inputs
 from latentcap.batch.merge import merge
 from latentcap.batch.outputs import Output, choose_format, make_output
-from latentcap.batch.run import SKIPPED, Run, Summary
+from latentcap.batch.run import SKIPPED, Run
 from latentcap.batch.run_folder import RunFolder, model_hash
 from latentcap.batch.settings import WorkerSettings
 from latentcap.batch.shards import Shard, choose_shard
+from latentcap.batch.summary import Summary
 from latentcap.batch.tables import Columns
 from latentcap.cli.caption_options import parse
 from latentcap.cli.search_options import search_settings
@@ -232,21 +234,31 @@ def report(run: Run, folder: RunFolder, output: Output, *, quiet: bool) -> None:
     summary = run.summary
     if run.skipped:
         for record in run.skipped[:SHOWN_FAILURES]:
-            print(printable(f"skipped {record['file']}: {record['skipped']}"), file=sys.stderr)
+            tell(f"skipped {record['file']}: {record['skipped']}")
         if len(run.skipped) > SHOWN_FAILURES:
-            print(f"... and {len(run.skipped) - SHOWN_FAILURES:,} more", file=sys.stderr)
-        print(f"listed in {folder.path / SKIPPED}", file=sys.stderr)
+            tell(f"... and {len(run.skipped) - SHOWN_FAILURES:,} more")
+        tell(f"listed in {folder.path / SKIPPED}")
     if summary.failed:
         for record in islice(folder.errors, SHOWN_FAILURES):
-            print(printable(f"cannot caption {record['file']}: {record['error']}"), file=sys.stderr)
+            tell(f"cannot caption {record['file']}: {record['error']}")
         if summary.failed > SHOWN_FAILURES:
-            print(f"... and {summary.failed - SHOWN_FAILURES:,} more", file=sys.stderr)
-        print(f"listed in {folder.errors.path}", file=sys.stderr)
+            tell(f"... and {summary.failed - SHOWN_FAILURES:,} more")
+            tell_reasons("failed", summary.failures)
+        tell(f"listed in {folder.errors.path}")
     if not quiet:
-        rate = summary.captioned / max(summary.seconds, 1e-6)
-        skipped = f"{summary.skipped:,} skipped, " if summary.skipped else ""
-        counts = f"{summary.captioned:,} captioned, {skipped}{summary.failed:,} failed, {rate:.1f} images/s"
-        print(printable(f"{counts}: {output}"), file=sys.stderr)
+        if summary.skipped > min(SHOWN_FAILURES, len(run.skipped)):
+            tell_reasons("skipped", summary.skips)
+        tell(f"{summary}: {output}")
+
+
+def tell_reasons(what: str, reasons: Counter[str]) -> None:
+    """How many were skipped or failed for each reason, the most frequent first."""
+    for reason, number in reasons.most_common(SHOWN_FAILURES):
+        tell(f"{number:,} {what}: {reason}")
+
+
+def tell(text: str) -> None:
+    print(printable(text), file=sys.stderr)
 
 
 def printable(text: str) -> str:

@@ -17,9 +17,11 @@ class Output:
     Attributes:
         needs_images: records carry the places of their images, as ``"_images"``.
         path: the file or folder; None for sidecars beside their images.
+        why_skipped: what is said of an input that :meth:`prepare` does not want.
     """
 
     needs_images = False
+    why_skipped = ""
 
     def __init__(self, path: Path | None, journal: Path) -> None:
         self.path = path

@@ -25,6 +25,7 @@ class Sidecars(Output):
     """
 
     needs_images = True
+    why_skipped = "has a text already (--existing says what becomes of it)"
 
     def __init__(self, path: Path | None, run: Path, *, suffix: str, existing: str, separator: str) -> None:
         super().__init__(path, run / "captions.jsonl")
