@@ -26,11 +26,13 @@ RAW = "a camera's raw file: develop it first, as JPEG or PNG"
 VIDEO = "a video: export its frames as images"
 PACKED = "a compressed archive: unpack it (a plain .tar may stay as it is)"
 DRAWING = "a document or drawing: export it as PNG or JPEG"
+SPREADSHEET = "a spreadsheet: save it as CSV (UTF-8)"
 NOT_READ = {
     **dict.fromkeys((".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"), RAW),
     **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".3gp", ".mpg", ".mpeg", ".wmv"), VIDEO),
     **dict.fromkeys((".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"), PACKED),
     **dict.fromkeys((".pdf", ".svg", ".eps", ".ai"), DRAWING),
+    **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), SPREADSHEET),
 }
 """What people have among their images and what is not read, with what to do about it."""
 COMPANIONS = frozenset(
@@ -47,19 +49,24 @@ _BEGINNINGS = (
     *(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"\0\0\0\x0cJXL ", b"\xff\x0a", b"qoif", b"8BPS"),
 )
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+STAND_INS = (  # what is found in place of a file, whatever that was to be
+    (re.compile(rb"version https://git-lfs"), "a pointer of Git LFS in place of the file: fetch it with git lfs pull"),
+    (
+        re.compile(rb"\s*<(!doctype )?html", re.IGNORECASE),
+        "a web page, as failed downloads leave: fetch it again",
+    ),
+    (re.compile(rb"PK\x03\x04.{26,40}(\[Content_Types\]|_rels/|docProps/|xl/)", re.DOTALL), SPREADSHEET),
+    (re.compile(rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"), SPREADSHEET),
+)
 _CONTENTS = (
+    *STAND_INS,
     (re.compile(rb"%PDF"), DRAWING),
     (re.compile(rb"PK\x03\x04|\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf|Rar!"), PACKED),
     (re.compile(rb".{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI ", re.DOTALL), VIDEO),
     (re.compile(rb".{257}ustar", re.DOTALL), "a tar archive: its name has to end in .tar"),
     (re.compile(rb"PAR1"), "a Parquet table: its name has to end in .parquet"),
     (re.compile(rb"FUJIFILMCCD-RAW|.{8}CR\x02", re.DOTALL), RAW),
-    (re.compile(rb"version https://git-lfs"), "a pointer of Git LFS in place of the file: fetch it with git lfs pull"),
     (re.compile(rb"\s*(<\?xml[^>]*>\s*)?(<!--.*-->\s*)?<svg", re.DOTALL), DRAWING),
-    (
-        re.compile(rb"\s*<(!doctype )?html", re.IGNORECASE),
-        "a web page, as failed downloads leave: fetch it again",
-    ),
     (
         re.compile(rb"(\xef\xbb\xbf)?\s*[{\[]\s*[\"\[{\]}]"),
         "JSON: a table of images to caption is JSON Lines, CSV or Parquet (.jsonl, .csv, .tsv, .parquet), "
@@ -122,6 +129,11 @@ def plugin_of(start: bytes) -> str | None:
     if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
         return "pillow_heif"
     return "pillow_jxl" if start.startswith((b"\0\0\0\x0cJXL ", b"\xff\x0a")) else None
+
+
+def stand_in(start: bytes) -> str:
+    """What a file is that begins so, where it can be neither a table, nor an archive, nor an image; else ""."""
+    return next((what for pattern, what in STAND_INS if pattern.match(start[:START])), "")
 
 
 def what_it_is(start: bytes, name: str = "") -> str:

@@ -196,7 +196,7 @@ def test_one_image_has_no_cider_and_no_intervals_and_is_told_why(
     assert main([str(captions), "--references", str(dataset), "--json", str(tmp_path / "out.json")]) == 0
     printed = capsys.readouterr().out
     assert "CIDEr: none for one image: CIDEr weighs words by how few of the images' references share them" in printed
-    assert "intervals and tests: none" in printed
+    assert "intervals and tests: none, for there is one image only" in printed
     assert "does not beat" not in printed
     written = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert written["captions"]["CIDEr-D"] is None

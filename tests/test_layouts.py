@@ -90,6 +90,9 @@ def test_decimal_commas(text: str, number: float | None) -> None:
         ("[laughs] a man", ("[laughs] a man",)),
         ('["a" sign]', ('["a" sign]',)),
         ("{braces}", ("{braces}",)),
+        ("['a' 'b']", ("a", "b")),
+        ("['a'\n \"it's\"]", ("a", "it's")),
+        ("[]", ()),
         (None, ()),
         ([], ()),
         (["a", None, " "], ("a", "")),
@@ -107,6 +110,8 @@ def test_known_layouts_of_captions(value: object, captions: tuple[str, ...]) -> 
         ([3, 17, 4], "numbers"),
         ([["a", "dog"]], "lists of words"),
         (b"a", "bytes"),
+        (3, "'3', no text but a number"),
+        (True, "'True', no text but a yes or no"),
     ],
 )
 def test_other_layouts_are_refused_by_name(value: object, said: str) -> None:

@@ -326,13 +326,24 @@ def test_folders_that_are_wrong(tmp_path: Path) -> None:
     assert "needs a file" in fails(tmp_path / "notes", format="coco")
 
 
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
         ("t.csv", "picture,caption\na.jpg,x\n", "Columns found: picture, caption"),
         ("t.csv", "image,caption\na.jpg,a dog, wet\n", "line 2: 3 fields"),
-        ("t.csv", "image,caption\n", "no rows"),
-        ("t.csv", "", "no rows"),
+        ("t.csv", "a.jpg,a dog\n", "no row after the first line, which names the columns: 'a.jpg,a dog'"),
+        ("t.csv", "", "the file is empty"),
+        ("t.json", " ", "the file is empty"),
+        ("t.json", '{"images": [], "annotations": []}', "it has no images"),
+        ("t.json", "[]", "the table has no rows"),
+        ("t.jsonl", "\n", "the table has no rows"),
+        *((f"t.{suffix}", LFS, "git lfs pull") for suffix in ("csv", "jsonl", "json", "parquet", "tar")),
+        ("t.json", "<!DOCTYPE html><html>", "a web page"),
+        ("t.xlsx", "", "save it as CSV"),
+        ("t.csv", b"PK\x03\x04" + bytes(26) + b"[Content_Types].xml", "save it as CSV"),
         ("t.jsonl", '{"image": "a.jpg", "caption": "x"}\n\n{"image": \n', "line 3: not valid JSON"),
         ("t.jsonl", "[1]\n", "line 1: a list"),
         ("t.jsonl", '{"image": null, "caption": "x"}', "row 1: no image"),

@@ -94,7 +94,7 @@ class Report:
         within = [duplicate for duplicate in self.duplicates if not duplicate.across_splits]
         lines = [*self._counts(), *self._captions(), *self._fields()]
         lines += _problem("unreadable images", [f"{file}: {reason}" for file, reason in self.unreadable], limit)
-        for what, items in (("skipped", self.left_out), ("left out, as is the use", self._expected())):
+        for what, items in (("skipped, in no example", self.left_out), ("skipped, as expected", self._expected())):
             if items:
                 lines += _problem(what, [f"{item.name}: {item.reason}" for item in items], limit)
         lines += _problem("examples without a caption, or with an empty one", self.empty_captions, limit)

@@ -21,6 +21,10 @@ from latentcap.data.readers.table import examples_from_rows, rows_root
 def read_json(path: Path, options: ReadOptions, *, format: str | None = None) -> list[Example]:
     """A JSON file, by what it holds. Raises UserError where that is not what ``format`` says, or nothing known."""
     content = load_json(path)
+    if content == []:
+        raise UserError(f"{path}: the table has no rows.")
+    if isinstance(content, dict) and content.get("images") == []:
+        raise UserError(f"{path}: it has no images; the list under 'images' is empty.")
     found = _kind(content)
     if found is None or (format is not None and found != format):
         if isinstance(content, dict):

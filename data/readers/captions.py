@@ -14,7 +14,10 @@ from latentcap.data.errors import UserError
 KEYS = ("raw", "caption", "captions", "text", "texts", "sentence", "sentences", "value")
 """Of an object that stands for captions, the entry that is one, or several; the first that is there counts."""
 _LANGUAGE = re.compile(r"[a-z]{2}([-_][A-Za-z]{2,4})?")
-_LIST_OR_OBJECT = re.compile(r"\s*(\[\s*(['\"{\]]|None|null)|\{\s*['\"]).*[]}]\s*", re.DOTALL)
+_LIST_OR_OBJECT = re.compile(r"\s*(\[\s*(['\"{]|None|null).*]|\{\s*['\"].*}|\[\s*]|\{\s*})\s*", re.DOTALL)
+_LITERAL = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+_ARRAY = re.compile(rf"\s*\[\s*{_LITERAL}(?:\s+{_LITERAL})+\s*]\s*", re.DOTALL)
+_ESCAPED = {"n": "\n", "t": "\t", "r": "\r"}
 
 
 def is_null(value: Any) -> bool:
@@ -46,9 +49,12 @@ def to_captions(value: Any, where: str = "captions") -> tuple[str, ...]:
                 "the column of the text in the fields, as caption=COLUMN."
             )
         return tuple(text for item in value for text in to_captions(item, where))
-    if isinstance(value, bytes):
-        raise UserError(f"{where}: the caption is bytes, where text is needed.")
-    return (str(value).strip(),)
+    kind = "bytes" if isinstance(value, bytes) else f"'{value}', no text but {_kind(value)}"
+    raise UserError(f"{where}: the caption is {kind}. Text is needed; name its column, as caption=COLUMN.")
+
+
+def _kind(value: Any) -> str:
+    return {bool: "a yes or no", int: "a number", float: "a number"}.get(type(value), f"a {type(value).__name__}")
 
 
 def _key(value: Mapping[Any, Any], where: str) -> Any:
@@ -71,7 +77,10 @@ def _key(value: Mapping[Any, Any], where: str) -> Any:
 
 
 def _opened(text: str) -> Any:
-    """What a text spells out in JSON, or as Python prints it; None where it is plain text."""
+    """What a text spells out in JSON, or as Python or numpy prints it; None where it is plain text."""
+    if _ARRAY.fullmatch(text):  # ['one' 'two'], which Python would take for one text
+        literals = re.findall(_LITERAL, text, re.DOTALL)
+        return [re.sub(r"\\(.)", lambda match: _ESCAPED.get(match[1], match[1]), literal[1:-1]) for literal in literals]
     if not _LIST_OR_OBJECT.fullmatch(text):
         return None
     for parse in (json.loads, ast.literal_eval):

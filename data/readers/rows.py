@@ -7,11 +7,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from latentcap.data.encoding import read_text
+from latentcap.data.encoding import open_text, read_text
 from latentcap.data.errors import UserError
+from latentcap.data.image import ImageRef
 from latentcap.data.jsonl import iter_jsonl
+from latentcap.data.kinds import stand_in
 from latentcap.data.readers.delimited import iter_delimited
 from latentcap.data.readers.fields import Row
+from latentcap.data.readers.paths import shorten
 
 TABLE_SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 
@@ -20,12 +23,30 @@ def load_rows(path: Path) -> list[Row]:
     """The rows of a table by its suffix. Raises UserError where the file is broken."""
     rows = list(iter_rows(path))
     if not rows:
-        raise UserError(f"{path}: the table has no rows.")
+        raise UserError(f"{path}: {_no_rows(path)}")
     return rows
+
+
+def _no_rows(path: Path) -> str:
+    if not path.stat().st_size:
+        return "the file is empty."
+    if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
+        return "the table has no rows."
+    with open_text(path) as file:
+        line = shorten(file.readline().strip(), 60)
+    return f"no row after the first line, which names the columns: '{line}'."
+
+
+def refuse_stand_in(path: Path) -> None:
+    """Raises UserError where something else is in place of a file of data, such as a pointer of Git LFS."""
+    what = stand_in(ImageRef(str(path)).start())
+    if what:
+        raise UserError(f"{path}: {what}.")
 
 
 def iter_rows(path: Path) -> Iterator[Row]:
     """The rows of a table one at a time, however long it is. Raises UserError at the row where the file is broken."""
+    refuse_stand_in(path)
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         return _iter_parquet(path)
@@ -43,7 +64,10 @@ def columns_of(rows: Iterable[Row]) -> list[str]:
 
 def load_json(path: Path) -> Any:
     """The content of a JSON file. Raises UserError with the line of a fault."""
+    refuse_stand_in(path)
     text = read_text(path)
+    if not text.strip():
+        raise UserError(f"{path}: the file is empty.")
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

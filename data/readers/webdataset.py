@@ -11,6 +11,7 @@ from latentcap.data.example import Example
 from latentcap.data.image import ImageRef
 from latentcap.data.readers.fields import ReadOptions
 from latentcap.data.readers.formats import Format
+from latentcap.data.readers.rows import refuse_stand_in
 from latentcap.data.readers.samples import SUFFIXES, Member, examples_of, group
 from latentcap.data.readers.splits import known_split, split_in_name
 from latentcap.data.walk import own_outputs
@@ -43,6 +44,7 @@ def find_tars(folder: Path) -> list[Path]:
 
 def members_of(path: Path) -> Iterator[Member]:
     """The files in a tar, hidden ones left out, by their headers alone. Raises UserError where it is not whole."""
+    refuse_stand_in(path)
     try:
         with tarfile.open(path, "r:") as archive:
             for header in archive:

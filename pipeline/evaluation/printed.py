@@ -22,7 +22,8 @@ TOKENIZERS = {
 def print_results(results: Results, console: Console) -> None:
     """Tables, then lines."""
     report, scored = results.report, results.scored
-    title = f"{report.images:,} images, {report.references:,} references ({', '.join(scored.splits)})"
+    images = "1 image" if report.images == 1 else f"{report.images:,} images"
+    title = f"{images}, {report.references:,} references ({', '.join(scored.splits)})"
     columns = {
         scored.name: report.captions,
         "floor": report.floor,
@@ -55,7 +56,7 @@ def lines(results: Results) -> Iterator[str]:
         f"CIDEr-D: what COCO's evaluation prints as CIDEr; {PLAIN_CIDER}: without clipping and the penalty on lengths, "
         "which make the D"
     )
-    yield _intervals(results.comparison)
+    yield _intervals(results.comparison, report.images)
     yield from (f"{name}: {reason}" for name, reason in results.reasons.items())
     yield from (f"{name}: {value}" for name, value in results.plugins.items() if value is not None)
     for name, (right, most, count) in scored.labels.items():
@@ -72,12 +73,10 @@ def _unspaced(report: Report) -> str:
     return f"{said} scored by character (words that blanks separate: --tokenizer whitespace)"
 
 
-def _intervals(comparison: Comparison) -> str:
+def _intervals(comparison: Comparison, images: int) -> str:
     if not comparison.systems:
-        return (
-            "intervals and tests: none, for all images are of one patient or group, and there is nothing to resample. "
-            "Score more of them"
-        )
+        few = "there is one image only" if images == 1 else "all images are of one patient or group"
+        return f"intervals and tests: none, for {few}, and there is nothing to resample. Score more"
     return (
         f"intervals: 95 %, paired bootstrap of {comparison.samples:,} resamples of {comparison.groups:,} patients or "
         f"groups (seed {comparison.seed}); p: share of resamples in which the model is not better; METEOR "
