@@ -80,7 +80,8 @@ def decode_image(encoded: bytes, *, name: str = "", side: int | None = None) -> 
     except OSError:
         raise
     except Exception as error:  # Pillow's plugins raise many types for broken files
-        raise OSError(f"cannot decode image: {(str(error).splitlines() or [''])[0]}") from error
+        said = f"cannot decode image: {(str(error).splitlines() or [''])[0]}"
+        raise OSError(what_it_is(encoded, name) if plugin_of(encoded) else said) from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

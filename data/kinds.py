@@ -148,7 +148,9 @@ def what_it_is(start: bytes, name: str = "") -> str:
         return "damaged, or an image of a kind that Pillow does not read"
     for pattern, what in _CONTENTS:
         if pattern.match(start[:START]):
-            return f"not an image but {what}"
+            kind = what.split(":")[0]
+            failed = is_image(name) and kind in ("JSON", "text")  # that an image was to be here
+            return f"not an image but {f'{kind}, as failed downloads leave: fetch it again' if failed else what}"
     if why_not_read(name):
         return why_not_read(name)
     return "not an image, or of a kind that Pillow does not read"

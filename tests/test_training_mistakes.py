@@ -48,7 +48,7 @@ def told(folder: Path, *arguments: str) -> str:
         ("--trainer.max_epochs=0", r"trainer\.max_epochs is 0, so nothing would be trained"),
         ("--trainer.check_val_every_n_epoch=0", r"check_val_every_n_epoch is 0: it must be 1 or more"),
         ("--trainer.enable_checkpointing=false", r"enable_checkpointing is false.*Leave the setting out"),
-        ("--trainer.devices=0", r"trainer\.devices '0' value is not a valid input"),
+        ("--trainer.devices=0", r"trainer\.devices is 0: give how many to train on, 1 or more"),
         ("--trainer.accelerator=banana", r"banana.*auto"),
         ("--trainer.profiler=nonsense", r"profiler.*simple"),
         ("--trainer.default_root_dir=/dev/null/run", r"default_root_dir '/dev/null/run' cannot be made"),

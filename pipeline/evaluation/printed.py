@@ -22,8 +22,7 @@ TOKENIZERS = {
 def print_results(results: Results, console: Console) -> None:
     """Tables, then lines."""
     report, scored = results.report, results.scored
-    images = "1 image" if report.images == 1 else f"{report.images:,} images"
-    title = f"{images}, {report.references:,} references ({', '.join(scored.splits)})"
+    title = f"{_count(report.images, 'image')}, {_count(report.references, 'reference')} ({', '.join(scored.splits)})"
     columns = {
         scored.name: report.captions,
         "floor": report.floor,
@@ -41,6 +40,10 @@ def print_results(results: Results, console: Console) -> None:
             console.print(table)
     for line in lines(results):
         console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def lines(results: Results) -> Iterator[str]:

@@ -35,6 +35,8 @@ def check_trainer(settings: Any) -> None:
             raise UserError(
                 f"trainer.{name} is {value}, so nothing would be trained: give 1 or more, or -1 for no limit."
             )
+    if str(settings.get("devices")).strip() in ("0", "[]", ""):
+        raise UserError("trainer.devices is 0: give how many to train on, 1 or more, or leave the setting out.")
     if settings.get("enable_checkpointing") is False:
         raise UserError(
             "trainer.enable_checkpointing is false: the model folder is written from the best checkpoint. Leave the "
