@@ -122,6 +122,21 @@ def test_a_checkpoint_that_is_none(tmp_path: Path) -> None:
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "lower --data.workers"),
         (RuntimeError("Error(s) in loading state_dict for CaptionModule: size mismatch"), "is of another model"),
         (
+            MisconfigurationException("`devices` selected with `CPUAccelerator` should be an int > 0."),
+            r"trainer\.devices is a number of processes on a CPU: give 1 or more",
+        ),
+        (
+            MisconfigurationException(
+                "`CUDAAccelerator` can not run on your system since the accelerator is not available. The following "
+                "accelerator(s) is available and can be passed into `accelerator` argument of `Trainer`: ['cpu']."
+            ),
+            r"trainer\.accelerator is CUDA, which is not there: .* \('cpu'\)",
+        ),
+        (
+            ValueError("You selected an invalid strategy name: `strategy='x'`. Example choices: auto, ddp. Find a ..."),
+            r"trainer\.strategy is 'x': leave the setting out, or give one of auto, ddp\.$",
+        ),
+        (
             MisconfigurationException("`Trainer(devices='0')` is odd. HINT: ..."),
             r"trainer\.devices '0' is odd\. latentcap",
         ),

@@ -31,8 +31,17 @@ HARMLESS = (
 )
 GO_ON = "The same command with --ckpt_path last goes on from the last checkpoint."
 NO_SPACE = f"no space is left on the disk. Free some, or give another --trainer.default_root_dir. {GO_ON}"
-MEANINGS = (
+MEANINGS = (  # \1 is the first group of the pattern
     ("No supported gpu backend", "trainer.accelerator is gpu, and PyTorch finds no GPU here: leave the setting out."),
+    (
+        r"(\w+)Accelerator.? can not run on your system.*\[(.*)\]",
+        r"trainer.accelerator is \1, which is not there: leave the setting out, or give one that is (\2).",
+    ),
+    (
+        "invalid (accelerator|strategy) name: .*='([^']*)'.*(?:names are|choices): (.*?)\\.?( Find a complete.*)?$",
+        r"trainer.\1 is '\2': leave the setting out, or give one of \3.",
+    ),
+    ("CPUAccelerator.* should be an int", "trainer.devices is a number of processes on a CPU: give 1 or more."),
     (
         "Out of memory|out of memory",
         "memory is full: halve --data.batch_size and double --trainer.accumulate_grad_batches, which trains alike. "
@@ -65,8 +74,8 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, OSError):
         return NO_SPACE if error.errno in (errno.ENOSPC, errno.EDQUOT) else _file(error)
     for pattern, meaning in MEANINGS:
-        if re.search(pattern, said):
-            return meaning
+        if match := re.search(pattern, said):
+            return match.expand(meaning)
     if package := missing_package(said):
         return f"a setting needs a package that is not installed: pip install '{package}', or leave the setting out."
     if isinstance(error, MisconfigurationException) or (
