@@ -106,7 +106,10 @@ class Captioner:
             UserError: the folder lacks a file, comes from another version, does not fit its own config, or has fewer
                 heads.
         """
-        saved = SavedModel.read(find_model(folder, revision))
+        device = torch.device(device)
+        dtype = dtype or fast_dtype(device)
+        engine = choose_engine(engine, device, dtype)
+        saved = SavedModel.read(find_model(folder, revision), compiled=dtype if engine == "openvino" else None)
         if heads is not None:
             set_budget(saved.model, *parse_budget(heads))
         captioner = cls(
@@ -117,8 +120,7 @@ class Captioner:
             search=saved.search,
             context_tokenizer=saved.context_tokenizer,
         )
-        captioner.dtype = dtype or fast_dtype(captioner.device)
-        captioner.engine = choose_engine(engine, captioner.device, captioner.dtype)
+        captioner.dtype, captioner.engine = dtype, engine
         return captioner
 
     def save(self, folder: str | Path, *, half: bool = True, card: str | None = None) -> None:

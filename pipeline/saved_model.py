@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 
 from latentcap.config import ModelConfig
@@ -14,11 +15,13 @@ from latentcap.data.batches.context import ContextFields, load_context_tokenizer
 from latentcap.data.batches.image_config import ImageConfig
 from latentcap.data.batches.tokenizer import CaptionTokenizer
 from latentcap.data.batches.views import ViewSlots
+from latentcap.inference.engine import stored_backbone
 from latentcap.model.caption_model import CaptionModel
 from latentcap.model_folder import FORMAT_VERSION, read_config
 from latentcap.model_tensors import check_finite, in_half, load_state, read_tensors
 from latentcap.search.config import SearchConfig
 
+CNN = "backbone."  # how the names of its tensors begin
 CONTEXT_ENCODER = "context_encoder"  # sub-folder with the config and tokenizer of a transformers encoder
 
 
@@ -66,19 +69,30 @@ class SavedModel:
     context_tokenizer: Any = None
 
     @classmethod
-    def read(cls, folder: Path) -> SavedModel:
-        """Read a model folder. Raises UserError where it is not whole, not ours, or does not fit its own config."""
+    def read(cls, folder: Path, *, compiled: torch.dtype | None = None) -> SavedModel:
+        """Read a model folder.
+
+        ``compiled`` names a precision of which the CNN is not built where a compiled network of it is known.
+
+        Raises UserError where it is not whole, not ours, or does not fit its own config.
+        """
         config = read_config(folder)
         tokenizer = CaptionTokenizer.load(folder / "tokenizer.json")
         context_folder = folder / CONTEXT_ENCODER
+        settings, state = read_settings(folder), read_tensors(folder / "model.safetensors")
+        backbone = None
+        if compiled is not None:
+            own = {name.removeprefix(CNN): value for name, value in state.items() if name.startswith(CNN)}
+            backbone = stored_backbone(settings.backbone, own, compiled)
         model = CaptionModel(
-            read_settings(folder),
+            settings,
             vocab_size=len(tokenizer),
             fields=read_fields(folder),
             labels=config.get("labels"),
             load_weights=False,
+            backbone=backbone,
         )
-        load_state(model, read_tensors(folder / "model.safetensors"), folder)
+        load_state(model, state, folder)
         return cls(
             model,
             tokenizer,

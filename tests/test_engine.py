@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from latentcap.captioner import Captioner
 from latentcap.config import BackboneConfig
 from latentcap.data.errors import UserError
 from latentcap.inference import engine as engines
-from latentcap.inference.engine import choose_engine, inference_backbone, inference_frozen_layers
+from latentcap.inference.engine import OpenVINONetwork, choose_engine, inference_backbone, inference_frozen_layers
 from latentcap.model.backbone import Backbone
+from latentcap.model.stored_backbone import StoredBackbone
 from tests.helpers import tiny_captioner
 
 CPU = torch.device("cpu")
@@ -87,7 +93,7 @@ def test_the_second_start_reads_what_the_first_compiled(monkeypatch: pytest.Monk
     with torch.no_grad():
         next(net.parameters()).mul_(1.5)
     with pytest.raises(AssertionError, match="compiled again"):
-        inference_backbone(net, torch.float32, engine="openvino")
+        inference_backbone(net, torch.float32, engine="openvino")(images)
 
 
 def test_a_broken_file_is_compiled_anew(tmp_path: Path) -> None:
@@ -106,7 +112,7 @@ class Dice(nn.Module):
 
 
 def test_a_network_that_comes_out_otherwise_is_not_taken() -> None:
-    assert engines._compiled(Dice().eval(), (3, 8, 8), torch.float32) is None
+    assert not OpenVINONetwork(lambda: Dice().eval(), "dice", (3, 8, 8), torch.float32).is_right()
 
 
 class Polygamma(nn.Module):
@@ -117,7 +123,7 @@ class Polygamma(nn.Module):
 
 
 def test_a_network_that_cannot_be_converted_is_not_taken() -> None:
-    assert engines._compiled(Polygamma().eval(), (3, 8, 8), torch.float32) is None
+    assert not OpenVINONetwork(lambda: Polygamma().eval(), "polygamma", (3, 8, 8), torch.float32).is_right()
 
 
 def test_captions_are_the_same() -> None:
@@ -144,3 +150,50 @@ def test_the_engine_is_chosen_by_device_and_precision(monkeypatch: pytest.Monkey
     assert choose_engine(None, CPU, torch.float32) == "torch"
     with pytest.raises(UserError, match="pip install openvino"):
         choose_engine("openvino", CPU, torch.float32)
+
+
+START = """
+import sys
+from PIL import Image
+from latentcap import Captioner
+captioner = Captioner.from_pretrained(sys.argv[1], engine="openvino")
+caption = captioner.caption([Image.new("RGB", (70, 60), "green")])[0]
+print(caption.text, round(caption.score, 3))
+print("timm" in sys.modules, "torch._dynamo" in sys.modules)
+captioner.save(sys.argv[2])
+"""
+
+
+def test_the_second_start_does_without_timm(tmp_path: Path) -> None:
+    """Nor without torch's compiler, which timm imports; the model is the same, and saved as it was."""
+    torch.manual_seed(3)
+    tiny_captioner().save(tmp_path / "model")
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    environment.pop("LATENTCAP_ENGINE", None)
+    told = []
+    for copy in ("first", "second"):
+        command = [sys.executable, "-c", START, str(tmp_path / "model"), str(tmp_path / copy)]
+        told.append(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+    (first, began), (second, again) = (text.splitlines() for text in told)
+    assert first == second
+    assert began == "True True"
+    assert again == "False False"
+    original = load_file(tmp_path / "model" / "model.safetensors")
+    saved = load_file(tmp_path / "second" / "model.safetensors")
+    assert saved.keys() == original.keys()
+    assert all(torch.equal(saved[name], original[name]) for name in original)
+
+
+def test_a_stored_backbone_is_built_when_it_is_run(tmp_path: Path) -> None:
+    captioner = tiny_captioner()
+    captioner.engine = "openvino"
+    captioner.caption([Image.new("RGB", (70, 60), "red")])
+    captioner.save(tmp_path / "model", half=False)
+    stored = Captioner.from_pretrained(tmp_path / "model", dtype=torch.float32, engine="openvino").model.backbone
+    assert isinstance(stored, StoredBackbone)
+    images = torch.randn(2, 1, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(stored(images), captioner.model.backbone(images))
+    assert stored.grid == captioner.model.backbone.grid
+    plain = Captioner.from_pretrained(tmp_path / "model", dtype=torch.float32, engine="torch").model.backbone
+    assert not isinstance(plain, StoredBackbone)

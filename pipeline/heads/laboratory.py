@@ -122,7 +122,7 @@ class _Module(CaptionModule):
     def configure_model(self) -> None:
         assert self.model is not None
         data: CaptionData = self.trainer.datamodule  # type: ignore[attr-defined]
-        key = fingerprint(self.model.backbone, self.image, torch.float32) + " ".join(self.tokenizer.vocab)
+        key = fingerprint(self.model.backbone.built, self.image, torch.float32) + " ".join(self.tokenizer.vocab)
         if key != self.data_key:
             self._prepare_data(data)
             self.data_key = key

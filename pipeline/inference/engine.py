@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import os
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from latentcap.config import ENGINES
+from latentcap.config import ENGINES, BackboneConfig
 from latentcap.data.errors import UserError
 from latentcap.data.files import written_whole
-from latentcap.inference.folded_backbone import inference_copy, inference_stem
-from latentcap.model.backbone import Backbone
+from latentcap.model.stored_backbone import BackboneFacts, StoredBackbone, weights_hash
+
+if TYPE_CHECKING:
+    from latentcap.model.backbone import Backbone
 
 VARIABLE = "LATENTCAP_ENGINE"  # chooses for whole programs, and for the processes that they start
 CACHE = Path("~/.cache/latentcap/engine")
@@ -53,30 +57,92 @@ def choose_engine(wanted: str | None, device: torch.device, dtype: torch.dtype) 
     return wanted
 
 
-def inference_backbone(backbone: Backbone, dtype: torch.dtype, *, engine: str | None = None) -> Network:
+def inference_backbone(
+    backbone: Backbone | StoredBackbone, dtype: torch.dtype, *, engine: str | None = None
+) -> Network:
     """The backbone, for inference alone: normalised images (B, V, C, H, W) to regions (B, V * cells, C).
 
     Weights are those of this moment. The result follows no later change, and several threads may call it.
     """
     if choose_engine(engine, _device(backbone), dtype) == "openvino":
-        whole = _Regions(inference_copy(backbone, torch.float32))
-        network = _compiled(whole, backbone.data_config["input_size"], dtype)
-        if network is not None:
+        name = weights_hash(backbone.config, backbone.state_dict())
+        size = backbone.data_config["input_size"]
+        network = OpenVINONetwork(lambda: _Regions(_folded(backbone, torch.float32)), name, size, dtype)
+        if _is_verified(name, dtype) or network.is_right():
+            _keep_facts(name, dtype, backbone)
             return lambda images: _views_apart(network, images)
-    return _in_type(inference_copy(backbone, dtype), dtype)
+    return _in_type(_folded(backbone, dtype), dtype)
 
 
 def inference_frozen_layers(backbone: Backbone, dtype: torch.dtype, *, engine: str | None = None) -> Network:
     """The same of the frozen layers of a backbone that is trained in part: images (B, C, H, W) to maps (B, c, h, w)."""
+    from latentcap.inference.folded_backbone import inference_stem
+
     if choose_engine(engine, _device(backbone), dtype) == "openvino":
-        network = _compiled(inference_stem(backbone, torch.float32), backbone.data_config["input_size"], dtype)
-        if network is not None:
+        assert backbone.split is not None
+        name = weights_hash(backbone.config, backbone.split.stem.state_dict())
+        size = backbone.data_config["input_size"]
+        network = OpenVINONetwork(lambda: inference_stem(backbone, torch.float32), name, size, dtype)
+        if network.is_right():
             return network
     return _in_type(inference_stem(backbone, dtype), dtype)
 
 
+def stored_backbone(config: BackboneConfig, state: Mapping[str, Tensor], dtype: torch.dtype) -> StoredBackbone | None:
+    """A backbone of which a network was compiled before, without building it; None where there was none.
+
+    Args:
+        state: its tensors, as ``Backbone.state_dict()`` names them.
+    """
+    name = weights_hash(config, state)
+    facts = _facts(name)
+    if not _is_verified(name, dtype):
+        return None
+    known = BackboneFacts(facts["num_channels"], tuple(facts["grid"]), _tuples(facts["data_config"]))
+    return StoredBackbone(config, known, state)
+
+
+# What is known of networks that were compiled before ------------------------------------------------------------------
+
+
+def _facts(name: str) -> dict[str, Any]:
+    try:
+        facts = json.loads((CACHE.expanduser() / f"{name}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) and {"num_channels", "grid", "data_config"} <= set(facts) else {}
+
+
+def _is_verified(name: str, dtype: torch.dtype) -> bool:
+    """Whether the compiled network was seen to give what PyTorch gives, by this version of the engine."""
+    import openvino
+
+    return [openvino.__version__, PRECISIONS[dtype]] in _facts(name).get("verified", [])
+
+
+def _keep_facts(name: str, dtype: torch.dtype, backbone: Backbone | StoredBackbone) -> None:
+    import openvino
+
+    found, mark = _facts(name), [openvino.__version__, PRECISIONS[dtype]]
+    if mark in found.get("verified", []):
+        return
+    facts = asdict(BackboneFacts(backbone.num_channels, backbone.grid, backbone.data_config))
+    facts["verified"] = [*found.get("verified", []), mark]
+    _keep(CACHE.expanduser() / f"{name}.json", json.dumps(facts).encode())
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _folded(backbone: Backbone | StoredBackbone, dtype: torch.dtype) -> Backbone:
+    from latentcap.inference.folded_backbone import inference_copy  # with timm, which takes seconds to import
+
+    return inference_copy(backbone.built, dtype)
+
+
 def _device(module: nn.Module) -> torch.device:
-    return next(module.parameters()).device
+    return next(iter(module.state_dict().values())).device
 
 
 def _in_type(network: nn.Module, dtype: torch.dtype) -> Network:
@@ -100,19 +166,6 @@ class _Regions(nn.Module):
         return regions
 
 
-def _compiled(net: nn.Module, size: tuple[int, int, int], dtype: torch.dtype) -> OpenVINONetwork | None:
-    """``net`` compiled, or None where OpenVINO cannot, or what it gives is not what ``net`` gives."""
-    network = OpenVINONetwork(net, size, dtype)
-    probe = torch.randn(2, *size, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        expected = net(probe)
-        found = network(probe) if network.convertible() else None
-    if found is None or found.shape != expected.shape:
-        return None
-    same = (found - expected).norm() <= TOLERANCES[dtype] * expected.norm()
-    return network if same else None
-
-
 class OpenVINONetwork:
     """A network compiled by OpenVINO for this processor.
 
@@ -120,22 +173,21 @@ class OpenVINONetwork:
     several threads each has its own. For each such number the network is compiled once, weights shared.
 
     Args:
-        net: images (B, C, H, W) in float32 to one tensor, in evaluation mode.
+        make: the network, images (B, C, H, W) in float32 to one tensor, in evaluation mode; called where none was
+            compiled before.
+        name: of the network, other for other weights.
         size: (C, H, W).
         dtype: what it computes in; in and out are float32.
     """
 
-    def __init__(self, net: nn.Module, size: tuple[int, int, int], dtype: torch.dtype) -> None:
-        self.size, self.precision = size, PRECISIONS[dtype]
-        self._net = net
+    def __init__(
+        self, make: Callable[[], nn.Module], name: str, size: tuple[int, int, int], dtype: torch.dtype
+    ) -> None:
+        self.size, self.dtype, self.precision = size, dtype, PRECISIONS[dtype]
+        self._make, self._hash = make, name
         self._compiled: dict[int, Any] = {}
         self._lock = threading.Lock()
         self._local = threading.local()
-        digest = hashlib.sha256(repr((type(net).__name__, size)).encode())
-        for name, value in net.state_dict().items():
-            digest.update(name.encode())
-            digest.update(value.detach().contiguous().numpy().tobytes())
-        self._hash = digest.hexdigest()[:24]
 
     def __call__(self, images: Tensor) -> Tensor:
         threads = torch.get_num_threads()
@@ -145,15 +197,20 @@ class OpenVINONetwork:
         found = requests[threads].infer([images.float().contiguous().numpy()], share_inputs=True)
         return torch.from_numpy(next(iter(found.values())))
 
-    def convertible(self) -> bool:
-        """Whether OpenVINO knows all operations of the network. Compiles it for the calling thread."""
+    def is_right(self) -> bool:
+        """Whether OpenVINO can compile the network, and what that gives is what PyTorch gives."""
         from openvino.frontend import OpConversionFailure
 
+        probe = torch.randn(2, *self.size, generator=torch.Generator().manual_seed(0))
         try:
-            self._for(torch.get_num_threads())
-        except OpConversionFailure:
+            found = self(probe)
+        except OpConversionFailure:  # an operation that it does not know
             return False
-        return True
+        with torch.inference_mode():
+            expected = self._make()(probe)
+        if found.shape != expected.shape:
+            return False
+        return bool((found - expected).norm() <= TOLERANCES[self.dtype] * expected.norm())
 
     def _for(self, threads: int) -> Any:
         with self._lock:
@@ -193,7 +250,7 @@ class OpenVINONetwork:
         example = torch.zeros(2, *self.size)
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # shapes that a trace takes for constants are constants here
-            traced = torch.jit.trace(self._net, example, check_trace=False)
+            traced = torch.jit.trace(self._make(), example, check_trace=False)
             frontend = FrontEndManager().load_by_framework("pytorch")
             decoder = TorchScriptPythonDecoder(traced)  # the frontend calls it and does not hold it
             graph = frontend.convert(frontend.load(decoder))

@@ -61,6 +61,11 @@ class Backbone(nn.Module):
     def frozen(self) -> bool:
         return self.config.trainable == "none"
 
+    @property
+    def built(self) -> Backbone:
+        """Itself; see ``StoredBackbone``."""
+        return self
+
     @cached_property
     def split(self) -> SplitBackbone | None:
         """The frozen and the trained layers, to be run apart; None where all or none are trained, or they cannot."""

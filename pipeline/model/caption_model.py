@@ -6,20 +6,23 @@ Dimension letters: see ``latent_attention.py``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from latentcap.config import ModelConfig
+from latentcap.config import BackboneConfig, ModelConfig
 from latentcap.data.batches.context import ContextBatch, ContextFields
 from latentcap.data.errors import UserError
-from latentcap.model.backbone import Backbone
 from latentcap.model.context import ContextEncoder
 from latentcap.model.decoder import Decoder
 from latentcap.model.fusion import Fusion, Memory
 from latentcap.model.label_head import LabelHead
 from latentcap.model.routed_fusion import RoutedFusion
+from latentcap.model.stored_backbone import StoredBackbone
+
+if TYPE_CHECKING:
+    from latentcap.model.backbone import Backbone
 
 
 class CaptionModel(nn.Module):
@@ -33,11 +36,12 @@ class CaptionModel(nn.Module):
         fields: ContextFields | None = None,
         labels: Mapping[str, Sequence[str]] | None = None,
         load_weights: bool = True,
+        backbone: StoredBackbone | None = None,
     ) -> None:
         super().__init__()
         self.config = config
         embed_dim = config.decoder.embed_dim
-        self.backbone = Backbone(config.backbone, load_weights=load_weights)
+        self.backbone: Backbone | StoredBackbone = backbone or _build(config.backbone, load_weights=load_weights)
         self.context = None
         if config.context.encoder != "none":
             self.context = ContextEncoder(
@@ -131,6 +135,12 @@ class CaptionModel(nn.Module):
         regions = seen.new_zeros(*view_mask.shape, *seen.shape[1:])
         regions[view_mask] = seen
         return regions.flatten(1, 2)
+
+
+def _build(config: BackboneConfig, *, load_weights: bool) -> Backbone:
+    from latentcap.model.backbone import Backbone  # timm takes seconds to import
+
+    return Backbone(config, load_weights=load_weights)
 
 
 def build_fusion(config: ModelConfig, *, region_dim: int) -> Fusion:

@@ -81,7 +81,7 @@ def cached_regions(captioner: Captioner, examples: Sequence[Example], folder: st
     """
     model, device, dtype = captioner.model, captioner.device, captioner.dtype
     layers = frozen_layers(
-        model.backbone, captioner.image, split=None, device=device, dtype=dtype, engine=captioner.engine
+        model.backbone.built, captioner.image, split=None, device=device, dtype=dtype, engine=captioner.engine
     )
     with Progress("regions of images", unit="img") as progress:
         return layers.cached(

@@ -96,7 +96,7 @@ class CaptionModule(L.LightningModule):
                 labels=self.learned.labels,
                 load_weights=self.start_from is None,
             )
-            backbone = self.model.backbone
+            backbone = self.model.backbone.built
             self.image = ImageConfig.from_timm(
                 backbone.data_config,
                 size=tuple(backbone.data_config["input_size"][1:]),
@@ -140,7 +140,7 @@ class CaptionModule(L.LightningModule):
     def _prepare_data(self, data: CaptionData) -> None:
         """Make the datasets; what the backbone's frozen layers give is computed now, once for each image."""
         assert self.model is not None
-        backbone = self.model.backbone
+        backbone = self.model.backbone.built
         most = max(len(example.images) for examples in data.examples.values() for example in examples)
         if most > self.config.max_views:
             raise UserError(
