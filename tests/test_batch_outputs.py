@@ -205,7 +205,7 @@ def test_the_name_says_the_format(path: str, given: str | None, expected: str) -
 
 
 def test_formats_that_do_not_fit(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"needs --output\. Only txt and caption"):
+    with pytest.raises(UserError, match=r"needs --output\. Only txt, caption and xmp"):
         choose_format(None, None)
     with pytest.raises(UserError, match="a folder, where --format jsonl needs a file"):
         choose_format(tmp_path, None)

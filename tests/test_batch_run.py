@@ -7,6 +7,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import tarfile
 import time
@@ -21,6 +22,7 @@ from PIL import Image
 
 from latentcap.batch.inputs import Input, Inputs
 from latentcap.batch.journal import Journal, Record, digest
+from latentcap.batch.metadata.image_file import read_description, write_description
 from latentcap.batch.outputs import make_output
 from latentcap.batch.pool import Block
 from latentcap.batch.run import Run, block_sizes
@@ -29,7 +31,7 @@ from latentcap.batch.summary import Summary
 from latentcap.data.errors import UserError
 
 BLOCK, IMAGES = 4, 30
-FORMATS = ("jsonl", "csv", "parquet", "parts", "txt", "webdataset")
+FORMATS = ("jsonl", "csv", "parquet", "parts", "txt", "xmp", "webdataset")
 
 
 def fake(block: Block, *, needs_images: bool = True) -> list[Record]:
@@ -37,8 +39,8 @@ def fake(block: Block, *, needs_images: bool = True) -> list[Record]:
     composition = digest("".join(item.name for item in block)) % 10**6
     records: list[Record] = []
     for item in block:
-        if digest(item.name) % 7 == 0:
-            records.append({"file": item.name, "error": "broken"})
+        if item.error or digest(item.name) % 7 == 0:
+            records.append({"file": item.name, "error": item.error or "broken"})
             continue
         record: Record = {"file": item.name, "caption": f"picture {item.name}", "score": composition / 1e6}
         if needs_images:
@@ -81,7 +83,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, kind: str, photos: Path, *, use: Callable = pool, existing: str = "append") -> Summary:
     """One run in this process, into ``folder``."""
-    path = folder / ("out" if kind in ("parts", "txt", "webdataset") else f"out.{kind}")
+    path = folder / ("out" if kind in ("parts", "txt", "xmp", "webdataset") else f"out.{kind}")
     output = make_output(path, folder / f"{path.name}.run", kind, existing=existing)
     with RunFolder(folder / f"{path.name}.run", output=str(path)) as run_folder:
         run_folder.begin({"model": "x"}, empty=False)
@@ -139,6 +141,33 @@ def test_killed_at_any_moment_it_ends_the_same(kind: str, photos: Path, tmp_path
         run(folder, kind, photos)
         expected = files(whole)
         assert {name: content for name, content in files(folder).items() if not name.endswith(".part")} == expected
+
+
+def test_images_that_are_written_to_survive_being_killed(photos: Path, tmp_path: Path) -> None:
+    def embed(folder: Path) -> Summary:
+        output = make_output(None, folder / "out.run", "embed", existing="append")
+        with RunFolder(folder / "out.run", output="x") as run_folder:
+            run_folder.begin({"model": "x"}, empty=False)
+            return Run(Inputs([str(folder / "photos")]), output, run_folder, block=BLOCK, quiet=True)(pool)
+
+    moments = random.Random(1)
+    for attempt in range(3):
+        folder = tmp_path / str(attempt)
+        shutil.copytree(photos, folder / "photos")
+        for image in (folder / "photos").rglob("*.jpg"):
+            write_description(image, "old")
+        for _ in range(6):
+            child = in_child(lambda folder=folder: embed(folder))
+            time.sleep(moments.uniform(0, 0.3))
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        summary = embed(folder)
+        assert summary.left == 0
+        for image in (folder / "photos").rglob("*.jpg"):
+            name = str(image.relative_to(folder / "photos"))
+            expected = "old" if digest(name) % 7 == 0 else f"old picture {name}"
+            assert read_description(image) == expected
+            assert (image.parent / image.name).read_bytes()[-600:] == (photos / name).read_bytes()[-600:]
 
 
 def test_full_parts_are_written_once(photos: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from typing import Any
 from latentcap.batch.engine import Engine
 from latentcap.batch.inputs import Inputs
 from latentcap.batch.merge import merge
-from latentcap.batch.outputs import Output, choose_format, make_output
+from latentcap.batch.outputs import BESIDE, MERGING, Output, choose_format, make_output
 from latentcap.batch.run import SKIPPED, Run
 from latentcap.batch.run_folder import RunFolder, model_hash
 from latentcap.batch.settings import WorkerSettings
@@ -147,7 +147,7 @@ def choose_output(options: argparse.Namespace, kind: str, shard: Shard) -> tuple
         base = Path(os.path.abspath(only)) if os.path.exists(only) else Path("captions")
     else:
         base = Path(os.path.abspath(path))
-    if kind not in ("txt", "caption") and path is not None:
+    if kind not in BESIDE and path is not None:
         path = base = shard.output(path)
         run = base.with_name(base.name + ".run")
     else:
@@ -161,6 +161,7 @@ def choose_output(options: argparse.Namespace, kind: str, shard: Shard) -> tuple
         num_captions=options.num_captions or 1,
         existing=options.existing,
         separator=options.separator,
+        xmp_name=options.xmp_name,
     )
     return output, RunFolder(run, output=str(output))
 
@@ -195,11 +196,9 @@ def make_engine(options: argparse.Namespace, given: WorkerSettings) -> Engine:
 
 def settings(options: argparse.Namespace, kind: str, shard: Shard) -> dict[str, Any]:
     """What one output has to be made with from its beginning to its end."""
-    texts = (
-        {name: getattr(options, name) for name in ("existing", "separator")}
-        if kind in ("txt", "caption", "webdataset")
-        else {}
-    )
+    texts = {name: getattr(options, name) for name in ("existing", "separator")} if kind in MERGING else {}
+    if kind == "xmp":
+        texts["xmp_name"] = options.xmp_name
     return {
         "model": model_hash(options.model),
         "heads": options.heads,

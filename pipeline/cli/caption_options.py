@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from latentcap.batch.outputs import EXISTING, FORMATS
+from latentcap.batch.outputs import EXISTING, FORMATS, XMP_NAMES
 from latentcap.batch.settings import BATCH
 from latentcap.cli.model_option import add_model_option
 from latentcap.cli.search_options import add_search_options
@@ -65,17 +65,30 @@ def _add_output(group: argparse._ArgumentGroup, format: str | None) -> None:
         "--output",
         type=Path,
         metavar="PATH",
-        help="file, or folder for --format parts, txt, caption and webdataset; not needed for txt and caption, which "
-        "then stand beside the images",
+        help="file, or folder for --format parts, txt, caption, xmp and webdataset; not needed for txt, caption and "
+        "xmp, which then stand beside the images",
     )
     default = format or "by the output's suffix, else jsonl"
     add("--format", choices=FORMATS, default=format, help=f"parts is Parquet in several files (default: {default})")
+    add(
+        "--embed",
+        action="store_const",
+        dest="format",
+        const="embed",
+        help="write descriptions into the JPEG, PNG and WebP files themselves; their pixels and times stay",
+    )
+    add(
+        "--xmp-name",
+        choices=XMP_NAMES,
+        default="full",
+        help="of --format xmp: photo.jpg.xmp (full) or photo.xmp (stem) (default: %(default)s)",
+    )
     add("--overwrite", action="store_true", help="forget an earlier run into this output and start anew")
     add(
         "--existing",
         choices=EXISTING,
         default="skip",
-        help="what becomes of a text that an image has already: txt, caption, webdataset (default: %(default)s)",
+        help="what becomes of a text that an image has already: all formats but tables (default: %(default)s)",
     )
     add("--separator", default=" ", metavar="TEXT", help="between the texts of --existing append and prepend")
     add("--prefix", default="", metavar="TEXT", help="put before each caption")

@@ -9,11 +9,16 @@ from latentcap.batch.outputs.parts import ParquetParts
 from latentcap.batch.outputs.sidecar import Sidecars
 from latentcap.batch.outputs.table import CsvFile, ParquetFile
 from latentcap.batch.outputs.webdataset import Tars
+from latentcap.batch.outputs.xmp import XMP_NAMES, Embedded, XmpSidecars
 from latentcap.data.errors import UserError, did_you_mean
 
-__all__ = ["EXISTING", "FORMATS", "Output", "choose_format", "make_output"]
+__all__ = ["BESIDE", "EXISTING", "FORMATS", "MERGING", "XMP_NAMES", "Output", "choose_format", "make_output"]
 
-FORMATS = ("jsonl", "csv", "parquet", "parts", "txt", "caption", "webdataset")
+FORMATS = ("jsonl", "csv", "parquet", "parts", "txt", "caption", "xmp", "embed", "webdataset")
+BESIDE = ("txt", "caption", "xmp", "embed")
+"""Formats whose captions are with the images, so that they need no output."""
+MERGING = (*BESIDE, "webdataset")
+"""Formats in which an image may have a text already."""
 SUFFIXES = {".csv": "csv", ".parquet": "parquet"}
 
 
@@ -25,9 +30,11 @@ def choose_format(path: Path | None, given: str | None) -> str:
     chosen = given or (SUFFIXES.get(path.suffix.lower(), "jsonl") if path else "jsonl")
     if chosen not in FORMATS:
         raise UserError(f"--format {chosen}: formats are {', '.join(FORMATS)}.{did_you_mean(chosen, FORMATS)}")
-    if path is None and chosen not in ("txt", "caption"):
-        raise UserError(f"--format {chosen} needs --output. Only txt and caption can stand beside the images.")
-    folder = chosen in ("parts", "txt", "caption", "webdataset")
+    if path is None and chosen not in BESIDE:
+        raise UserError(f"--format {chosen} needs --output. Only txt, caption and xmp can stand beside the images.")
+    if path is not None and chosen == "embed":
+        raise UserError("--embed writes into the images themselves: leave --output away.")
+    folder = chosen in ("parts", *MERGING)
     if path is not None and path.exists() and folder != path.is_dir():
         wanted, found = ("folder", "file") if folder else ("file", "folder")
         raise UserError(f"{path}: a {found}, where --format {chosen} needs a {wanted}.")
@@ -35,11 +42,22 @@ def choose_format(path: Path | None, given: str | None) -> str:
 
 
 def make_output(
-    path: Path | None, run: Path, kind: str, *, num_captions: int = 1, existing: str = "skip", separator: str = " "
+    path: Path | None,
+    run: Path,
+    kind: str,
+    *,
+    num_captions: int = 1,
+    existing: str = "skip",
+    separator: str = " ",
+    xmp_name: str = "full",
 ) -> Output:
     """The output of a format; ``run`` is its run folder."""
     if kind in ("txt", "caption"):
         return Sidecars(path, run, suffix=f".{kind}", existing=existing, separator=separator)
+    if kind == "xmp":
+        return XmpSidecars(path, run, existing=existing, separator=separator, naming=xmp_name)
+    if kind == "embed":
+        return Embedded(run, existing=existing, separator=separator)
     assert path is not None
     if kind == "csv":
         return CsvFile(path, run, num_captions=num_captions)

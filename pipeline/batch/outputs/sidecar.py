@@ -55,22 +55,22 @@ class Sidecars(Output):
         if key in self._targets:
             return replace(item, error=f"{target.name} is the sidecar of another image with that name already")
         self._targets.add(key)
-        return None if self.existing == "skip" and not known and target.exists() else item
+        return None if self.existing == "skip" and not known and self.is_there(target) else item
 
     def append(self, records: Sequence[Record]) -> int:
         self._replay()
         for record in records:
             path, offset, size, name = record.pop("_images")[0]
             target = self.target(record["file"], ImageRef(path, offset, size, name))
-            old = None
-            if target.is_file():
-                with open_text(target, errors="surrogateescape") as file:
-                    old = file.read()
-            text = merge_text(old, all_captions(record), self.existing, self.separator)
+            try:
+                old = self.old_text(target)
+            except (OSError, ValueError) as error:  # it has changed since the image was listed
+                raise _problem(target, error) from None
+            text = merge_text(old, self.new_text(record), self.existing, self.separator)
             record |= {"_sidecar": str(target), "_text": text}
         self.journal.append(records)
         for record in records:
-            _write(record)
+            self._write(record)
         return len(records)
 
     def checkpoint(self) -> None:
@@ -87,17 +87,40 @@ class Sidecars(Output):
         if not self._replayed:
             self._replayed = True
             for _, record in self.journal.entries(self._mark.read()):
-                _write(record)
+                self._write(record)
 
+    def _write(self, record: Record) -> None:
+        target = Path(record["_sidecar"])
+        try:
+            self.write(target, record["_text"])
+        except (OSError, ValueError) as error:
+            raise _problem(target, error) from None
 
-def _write(record: Record) -> None:
-    target = Path(record["_sidecar"])
-    try:
+    # What a sidecar of another kind does otherwise --------------------------------------------------------------------
+
+    def is_there(self, target: Path) -> bool:
+        """Whether a sidecar is there already, so that its image may be left out."""
+        return target.exists()
+
+    def old_text(self, target: Path) -> str | None:
+        """What the sidecar says so far."""
+        if not target.is_file():
+            return None
+        with open_text(target, errors="surrogateescape") as file:
+            return file.read()
+
+    def new_text(self, record: Record) -> str:
+        return all_captions(record)
+
+    def write(self, target: Path, text: str) -> None:
+        """Write it, whole or not at all; writing it twice is writing it once. Raises OSError or ValueError."""
         target.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(target, encoding="utf-8", errors="surrogateescape") as file:
-            file.write(record["_text"] + "\n")
+            file.write(text + "\n")
             if not hasattr(os, "sync"):  # Windows: each file is waited for, in place of all at a checkpoint
                 file.flush()
                 os.fsync(file.fileno())
-    except OSError as error:
-        raise write_error(target, error) from None
+
+
+def _problem(target: Path, error: OSError | ValueError) -> UserError:
+    return write_error(target, error if isinstance(error, OSError) else OSError(None, str(error)))
