@@ -62,6 +62,8 @@ def iter_images(paths: str | Path | Sequence[str | Path]) -> Iterator[Listed]:
 def no_images(paths: Sequence[str]) -> UserError:
     """What is said where nothing was found."""
     where = shorten(", ".join(f"'{path}'" for path in paths))
+    if all(path == "-" or (path.startswith("@") and not os.path.exists(path)) for path in paths):
+        return UserError(f"no images in {where}: the list is empty. It holds a file's name on each line.")
     return UserError(
         f"no images in {where}. Looked there and in all folders below, hidden ones aside, for "
         f"{', '.join(sorted(IMAGE_SUFFIXES))}, for others that begin as an image does, and for .tar archives of them."

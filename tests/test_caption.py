@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from latentcap.captioner import Captioner
-from latentcap.cli.caption import main
+from latentcap.cli.caption import main, read_contexts
 from latentcap.config import ContextConfig
 from latentcap.data.errors import UserError
 from tests.helpers import real_data, tiny_captioner
@@ -186,8 +186,14 @@ def test_context_for_all_and_for_each(caption: Program, photos: Path, tmp_path: 
     with pytest.raises(UserError, match=r"none of its files.*'other\.png'.*'blue\.png'"):
         caption(photos, "--contexts", contexts)
     contexts.write_text('{"image": "red.png"}\n')
-    with pytest.raises(UserError, match="line 1"):
+    with pytest.raises(UserError, match="row 1"):
         caption(photos, "--contexts", contexts)
+
+
+def test_contexts_may_be_a_table(tmp_path: Path) -> None:
+    table = tmp_path / "contexts.csv"
+    table.write_text("file;context\r\na.jpg;two stars\r\nb.jpg;\r\n", encoding="utf-16")
+    assert read_contexts(table) == {"a.jpg": "two stars"}
 
 
 def test_context_for_a_model_that_reads_none(caption: Program, photos: Path, tmp_path: Path) -> None:

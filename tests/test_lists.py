@@ -76,6 +76,12 @@ def test_a_folder_in_a_list_is_an_error_of_its_own(here: Path) -> None:
     assert "give the folder by itself" in items[1].error
 
 
+def test_a_list_without_a_name_is_called_empty(here: Path) -> None:
+    (here / "list.txt").write_text("\n\n")
+    with pytest.raises(UserError, match=r"no images in '@list\.txt': the list is empty"):
+        names("@list.txt")
+
+
 def test_lists_and_tables_from_windows(here: Path) -> None:
     picture(here / "images" / "0.png")
     (here / "list.txt").write_text("images\\0.png\r\n")

@@ -106,6 +106,12 @@ def test_a_loss_that_is_no_number_stops_at_once(fit: Fit, tmp_path: Path) -> Non
     assert not list((tmp_path / "run").rglob("*.ckpt"))
 
 
+def test_a_validation_loss_that_is_no_number_stops_too(fit: Fit, tmp_path: Path) -> None:
+    with pytest.raises(NotFinite, match=r"the validation loss is not a number any more \(epoch 1, .*optim\.lr"):
+        fit("run", "--model.optim.lr=1e30", "--data.batch_size=16", "--trainer.max_epochs=1")
+    assert not (tmp_path / "run" / "model").exists()
+
+
 def test_what_was_good_before_stays(
     fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

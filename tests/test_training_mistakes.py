@@ -122,6 +122,10 @@ def test_a_checkpoint_that_is_none(tmp_path: Path) -> None:
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "lower --data.workers"),
         (RuntimeError("Error(s) in loading state_dict for CaptionModule: size mismatch"), "is of another model"),
         (
+            MisconfigurationException("You requested to check 0.5 of the `val_dataloader` but 0.5 * 1 < 1. Please ..."),
+            r"0\.5 of the val batches is less than one batch: give trainer\.limit_val_batches, .*such as 1",
+        ),
+        (
             MisconfigurationException("`devices` selected with `CPUAccelerator` should be an int > 0."),
             r"trainer\.devices is a number of processes on a CPU: give 1 or more",
         ),

@@ -35,6 +35,7 @@ from latentcap.cli.caption_options import parse
 from latentcap.cli.search_options import search_settings
 from latentcap.data.errors import UserError
 from latentcap.data.jsonl import iter_jsonl
+from latentcap.data.readers.rows import iter_rows
 from latentcap.model_folder import read_config
 from latentcap.pages.gallery import write_gallery
 
@@ -126,11 +127,16 @@ def choose_context(options: argparse.Namespace) -> Callable[[str], str | None]:
 
 
 def read_contexts(path: Path) -> dict[str, str]:
+    """Contexts by the names of files: JSON Lines, or a table with these columns."""
     known: dict[str, str] = {}
-    for number, line in enumerate(iter_jsonl(path), start=1):
-        file, context = line.get("file"), line.get("context")
+    rows = iter_rows(path) if path.suffix.lower() in (".csv", ".tsv", ".parquet") else iter_jsonl(path)
+    for number, row in enumerate(rows, start=1):
+        file, context = row.get("file"), row.get("context")
         if not isinstance(file, str) or not (context is None or isinstance(context, str)):
-            raise UserError(f'{path}, line {number}: {{"file": "...", "context": "..."}} is needed.')
+            raise UserError(
+                f'{path}, row {number}: {{"file": "...", "context": "..."}} is needed on every line, or a table '
+                "with the columns file and context."
+            )
         if context:
             known[file] = context
     return known

@@ -105,7 +105,7 @@ def _add_context(group: argparse._ArgumentGroup) -> None:
         "--contexts",
         type=Path,
         metavar="FILE",
-        help='JSON Lines of {"file": ..., "context": ...}, named as in the output',
+        help='JSON Lines of {"file": ..., "context": ...}, or a table with these columns; files named as in the output',
     )
     group.add_argument("--image-column", metavar="NAME", help="of tables (default: file_name, image, file, path, ...)")
     group.add_argument("--context-column", metavar="NAME", help="of tables (default: context)")

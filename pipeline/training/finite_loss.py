@@ -45,7 +45,7 @@ class FiniteLoss(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         loss = trainer.callback_metrics.get("val/loss")
-        if trainer.training and loss is not None and not torch.isfinite(loss):
+        if trainer.state.fn == "fit" and loss is not None and not torch.isfinite(loss):
             raise self._error(trainer, module, "validation")
 
     def _look(self, trainer: L.Trainer, module: L.LightningModule) -> None:

@@ -38,8 +38,13 @@ MEANINGS = (  # \1 is the first group of the pattern
         r"trainer.accelerator is \1, which is not there: leave the setting out, or give one that is (\2).",
     ),
     (
-        "invalid (accelerator|strategy) name: .*='([^']*)'.*(?:names are|choices): (.*?)\\.?( Find a complete.*)?$",
+        "invalid (accelerator|strategy) name: .*='([^']*)'.*(?:names are|choices): (.*?)\\.?( Find a .*)?$",
         r"trainer.\1 is '\2': leave the setting out, or give one of \3.",
+    ),
+    (
+        r"requested to check ([\d.]+) of the `?(\w+?)_dataloader",
+        r"\1 of the \2 batches is less than one batch: give trainer.limit_\2_batches, or trainer.overfit_batches, as a "
+        "number of batches, such as 1.",
     ),
     ("CPUAccelerator.* should be an int", "trainer.devices is a number of processes on a CPU: give 1 or more."),
     (
