@@ -102,6 +102,8 @@ def test_the_program_with_a_model_prints_all_baselines(
     assert list(report["comparison"]["systems"]) == [
         "model", "floor", "nearest", "image only", "context only", "shuffled",
     ]  # fmt: skip
+    assert set(report["worth"]) == {"image", "context"}
+    assert "image worth: the references cost " in printed
     assert [example["nearest"] for example in report["examples"]] != []
     assert len({example["context only"] for example in report["examples"]}) >= 1
     assert set(report["ablation"]["systems"]) == {"with context", "no context", "another's context"}

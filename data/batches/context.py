@@ -57,9 +57,13 @@ class ContextBatch:
     numbers: Tensor
     categories: Tensor
 
-    def rows(self, rows: slice) -> ContextBatch:
-        """The context of some of the examples."""
+    def rows(self, rows: slice | Tensor) -> ContextBatch:
+        """The context of some of the examples: a slice of them, or their places (K,)."""
         return ContextBatch(self.tokens[rows], self.mask[rows], self.numbers[rows], self.categories[rows])
+
+    def known(self) -> bool:
+        """Whether anything is known of any example."""
+        return bool(self.mask.any() or self.numbers.isfinite().any() or (self.categories >= 0).any())
 
     def pin_memory(self) -> ContextBatch:
         return ContextBatch(

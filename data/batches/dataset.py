@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from latentcap.data.batches.caption_tokens import padded
 from latentcap.data.batches.context import ContextBatch, ContextCollator
 from latentcap.data.batches.coverage import Coverage
 from latentcap.data.batches.packed import PackedList
@@ -132,13 +133,8 @@ class CaptionDataset(Dataset[Batch]):
         for draw in draws:
             texts = self.texts[draw.example]
             rows.append([texts[text] for text in draw.texts])
-        longest = max(len(tokens) for row in rows for tokens in row)
-        tokens = torch.zeros(len(rows), len(rows[0]), longest, dtype=torch.long)
-        for b, row in enumerate(rows):
-            for g, ids in enumerate(row):
-                tokens[b, g, : len(ids)] = torch.tensor(ids)
         return Batch(
-            tokens=tokens,
+            tokens=padded(rows),
             context=self.context.examples(examples),
             index=torch.tensor([draw.example for draw in draws]),
             references=[list(example.captions) for example in examples],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,6 +12,7 @@ from latentcap.evaluation.comparison import Comparison
 from latentcap.evaluation.report import PLAIN_CIDER, Report
 from latentcap.evaluation.results import Results
 from latentcap.evaluation.tables import agreement_table, interval_tables, score_table
+from latentcap.training.worth import little
 
 TOKENIZERS = {
     "ptb": "ptb (as COCO's evaluation)",
@@ -64,6 +66,7 @@ def lines(results: Results) -> Iterator[str]:
     yield from (f"{name}: {value}" for name, value in results.plugins.items() if value is not None)
     for name, (right, most, count) in scored.labels.items():
         yield f"label {name}: {right:.1%} right of {count:,}; the most frequent class is {most:.1%}"
+    yield from _worth(scored.worth)
     yield from results.comparison.verdicts
     if results.changed:
         yield from _ablation(results.changed)
@@ -74,6 +77,13 @@ def _unspaced(report: Report) -> str:
     if report.tokenizer == "whitespace":
         return f"{said} what stands between blanks is one word here; leave --tokenizer out to score by character"
     return f"{said} scored by character (words that blanks separate: --tokenizer whitespace)"
+
+
+def _worth(worth: Mapping[str, float]) -> Iterator[str]:
+    for part, value in worth.items():
+        yield f"{part} worth: the references cost {value:.3f} nats a word more with another patient's {part}"
+    if warning := little(worth.get("image", math.inf)):
+        yield f"warning: {warning}"
 
 
 def _intervals(comparison: Comparison, images: int) -> str:

@@ -49,6 +49,7 @@ class Results:
                 name: dict(zip(("accuracy", "most frequent", "examples"), found, strict=True))
                 for name, found in scored.labels.items()
             },
+            "worth": scored.worth,
             "plugins": self.plugins,
             "uncertain": self.uncertain,
             "notes": scored.notes,

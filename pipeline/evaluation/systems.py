@@ -10,6 +10,7 @@ from latentcap.data.errors import UserError
 from latentcap.data.example import Example
 from latentcap.evaluation.baselines import ablations, mean_regions, nearest, without_context, write_captions
 from latentcap.evaluation.scored import Scored
+from latentcap.evaluation.worth import worth_of_parts
 from latentcap.model.label_head import accuracies
 from latentcap.training.cached_regions import cached_regions
 
@@ -66,6 +67,7 @@ def run_systems(
             what = "without context" if name == "image only" else "with an even grey image"
             scored.notes.append(f"{name}: the same model {what}, for which it was not trained")
     scored.beside["shuffled"] = write(changed["shuffled images"](), "shuffled images")
+    scored.worth = worth_of_parts(captioner, regions, examples, options.seed, context=has_context)
     scored.notes.append(f"shuffled: the same model with another patient's image (seed {options.seed})")
     if options.ablate == "context":
         if not has_context:

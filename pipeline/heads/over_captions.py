@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from latentcap.captioner import Captioner
+from latentcap.data.batches.caption_tokens import caption_tokens
 from latentcap.data.batches.context import ContextCollator
 from latentcap.data.batches.transforms import load_image
 from latentcap.data.errors import UserError
@@ -66,17 +67,6 @@ def add(meter: HeadMeter, captioner: Captioner, examples: Sequence[Example]) -> 
     context = captioner.collate_context.examples(kept)
     with torch.no_grad():
         memory = captioner.encode(views, context, named=[example.views for example in kept])
-    tokens = caption_tokens(captioner, kept).to(captioner.device)
+    length = captioner.model.config.decoder.max_length
+    tokens = caption_tokens(captioner.tokenizer, kept, length).to(captioner.device)
     meter.update(memory, tokens, context.to(captioner.device))
-
-
-def caption_tokens(captioner: Captioner, examples: Sequence[Example]) -> torch.Tensor:
-    """All captions, (B, G, T + 1) from ``<bos>`` to ``<eos>``, padded with 0, G being the most that an example has."""
-    length = captioner.model.config.decoder.max_length + 2
-    rows = [[captioner.tokenizer.encode_caption(text, length) for text in example.captions] for example in examples]
-    groups, longest = max(map(len, rows)), max(len(ids) for row in rows for ids in row)
-    tokens = torch.zeros(len(rows), groups, longest, dtype=torch.long)
-    for b, row in enumerate(rows):
-        for g, ids in enumerate(row):
-            tokens[b, g, : len(ids)] = torch.tensor(ids)
-    return tokens

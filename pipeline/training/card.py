@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import re
 import shlex
@@ -14,6 +15,7 @@ import torch
 
 from latentcap.captioner import Captioner
 from latentcap.training.card_data import front_matter
+from latentcap.training.worth import little
 
 
 def model_card(
@@ -50,6 +52,8 @@ def model_card(
     ]
     head = captioner.model.labels
     labels = f" Beside the caption it predicts {', '.join(head.classes)} from the image." if head is not None else ""
+    warning = little(scores.get("val/image_worth", math.inf)) if captioner.model.config.sees_image else ""
+    limits = "\n".join(filter(None, (f"On validation {warning}." if warning else "", notice)))
     head_of_card = front_matter(backbone=backbone.name, datasets=list(dict.fromkeys(names.values())), scores=scores)
     return f"""{head_of_card}# latentcap model
 
@@ -83,8 +87,9 @@ its `--help` has all settings of the search (`max_length`, `length_penalty`, `fo
 ## Scores
 
 Free-running captions of the validation split, beam {captioner.search.beam_size}, all references of each
-image, words as COCO scores them (lower case, no punctuation); `loss` is teacher-forced, `distinct` counts different
-captions. Validation chose the epoch, so these are not test scores.
+image, words as COCO scores them (lower case, no punctuation); `loss` is teacher-forced, in nats a word, `image_worth`
+(`context_worth`) is how much it rises with another example's image (context), `distinct` counts different captions.
+Validation chose the epoch, so these are not test scores.
 
 | metric | value |
 |---|---|
@@ -103,7 +108,7 @@ captions. Validation chose the epoch, so these are not test scores.
 It describes what its training captions described, in their words, and nothing else. It repeats their errors and
 biases. Images unlike the training images get fluent and wrong captions; `score` is a weak sign of that. The data's
 terms apply to the model too. For research: not for decisions about people, and not for clinical use.
-{notice}
+{limits}
 """
 
 

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
-SHOWN = ("loss", "BLEU-4", "CIDEr-D")
+SHOWN = ("loss", "image_worth", "BLEU-4", "CIDEr-D")
 
 
 class Lines(Callback):

@@ -37,6 +37,7 @@ from latentcap.training.losses import next_word_loss, training_loss
 from latentcap.training.optim import OptimConfig, Stages, build_optimizer, warmup_cosine
 from latentcap.training.self_critical import SelfCritical
 from latentcap.training.validation import caption_records, of_all_processes, write_records
+from latentcap.training.worth import Worth, little
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class CaptionModule(L.LightningModule):
         self.learned: Learned | None = None
         self.model: CaptionModel | None = None
         self.metrics = CaptionMetrics()
+        self.worth = Worth()
         self.captions: list[dict[str, Any]] = []
         self.started: str = ""
         self._critic: SelfCritical | None = None
@@ -213,7 +215,7 @@ class CaptionModule(L.LightningModule):
         self._evaluate(batch, "test")
 
     def _evaluate(self, batch: Batch | None, split: str) -> None:
-        """Caption freely by beam search; the teacher-forced number is logged as loss and nothing else.
+        """Caption freely by beam search; the teacher-forced numbers are logged as loss and worth and nothing else.
 
         ``batch`` is None where none of its images could be read.
         """
@@ -224,6 +226,7 @@ class CaptionModule(L.LightningModule):
         memory = self.model.encode(**batch.inputs())
         loss, _ = next_word_loss(self.model.decoder, batch.tokens[..., :-1], batch.tokens[..., 1:], memory)
         self.log(f"{split}/loss", loss, batch_size=len(batch), sync_dist=True)
+        self.worth.update(self.model, batch, loss)
         found = search_captions(self.model, memory, self.tokenizer, self.search)
         captions = [(self.tokenizer.decode(best.tokens), best.score) for best, *_ in found]
         heads, index = self.model.labels, batch.index.tolist()
@@ -240,6 +243,12 @@ class CaptionModule(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self._log_scores("val")
 
+    def on_validation_end(self) -> None:
+        worth = self.trainer.callback_metrics.get("val/image_worth")
+        looks = self.config.sees_image and not self.trainer.sanity_checking and self.trainer.is_global_zero
+        if looks and worth is not None and (warning := little(float(worth))):
+            logger.warning(warning)
+
     def on_test_epoch_end(self) -> None:
         self._log_scores("test")
 
@@ -249,6 +258,8 @@ class CaptionModule(L.LightningModule):
         shown = ("BLEU-4", "CIDEr-D")
         for name, value in scores.items():
             self.log(f"{split}/{name}", value, prog_bar=name in shown, rank_zero_only=False, sync_dist=False)
+        for part, worth in self.worth.compute().items():
+            self.log(f"{split}/{part}_worth", worth, prog_bar=part == "image", rank_zero_only=False, sync_dist=False)
         captions = of_all_processes(self.captions)
         self.log(f"{split}/distinct", float(len({record["caption"] for record in captions})))
         if self.model is not None and self.model.labels is not None:

@@ -1,0 +1,71 @@
+"""What an image, or its context, is worth to a model: nats a word that a text costs more beside another example's."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from latentcap.data.batches.dataset import Batch
+from latentcap.model.caption_model import CaptionModel
+from latentcap.training.losses import next_word_loss
+
+Part: TypeAlias = Literal["image", "context"]
+
+LITTLE = 0.05  # nats a word; below it a model writes what it would write without looking
+
+
+class Worth(nn.Module):
+    """Means over the words of a split, of all processes; a step costs one more forward pass for each part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = nn.ModuleDict({part: MeanMetric(nan_strategy="ignore") for part in get_args(Part)})
+
+    def update(self, model: CaptionModel, batch: Batch, loss: Tensor) -> None:
+        """``loss``: of a word of the batch beside its own images and context, in nats."""
+        words = (batch.tokens[..., 1:] != 0).sum()
+        for part, mean in self.parts.items():
+            read = model.context is not None and batch.context.known() if part == "context" else True
+            if read and len(batch) > 1:
+                memory = model.encode(**exchanged(batch, part).inputs())  # type: ignore[arg-type]
+                other, _ = next_word_loss(model.decoder, batch.tokens[..., :-1], batch.tokens[..., 1:], memory)
+                mean.update(other - loss, words)
+            else:
+                mean.update(0.0, 0)  # nothing to exchange; but processes wait for each other
+
+    def compute(self) -> dict[str, float]:
+        """Of each part that could be exchanged; begins anew."""
+        values: dict[str, float] = {}
+        for part, mean in self.parts.items():
+            if mean.update_called:  # type: ignore[operator]
+                values[part] = float(mean.compute())  # type: ignore[operator]
+            mean.reset()  # type: ignore[operator]
+        return {part: value for part, value in values.items() if not math.isnan(value)}
+
+
+def exchanged(batch: Batch, part: Part) -> Batch:
+    """The batch with the images, or the contexts, of other examples: those half of the batch further on.
+
+    Neighbours are often of one patient, so the next example would not do.
+    """
+    places = torch.arange(len(batch), device=batch.index.device)
+    rows = (places + len(batch) // 2) % len(batch)
+    if part == "context":
+        return replace(batch, context=batch.context.rows(rows))
+    held: dict[str, Any] = {name: getattr(batch, name) for name in ("images", "regions", "cells", "view_mask")}
+    return replace(batch, **{name: value[rows] for name, value in held.items() if value is not None})
+
+
+def little(worth: float) -> str:
+    """A warning in words where an image is worth little; "" where it is not."""
+    if not worth < LITTLE:
+        return ""
+    return (
+        f"the right image in place of another is worth {worth:.3f} nats a word (below {LITTLE}): the captions are "
+        "nearly those that the model would write without looking"
+    )
