@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 from latentcap.data.image import ImageRef
 
-__all__ = ["Example", "ImageRef"]
+__all__ = ["SEVERAL", "Example", "ImageRef"]
+
+SEVERAL = ";"  # between the values of a label that may have several
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +19,10 @@ class Example:
     ``captions`` are the references that scores are computed against. ``paraphrases`` are further texts that may be
     trained on and are never references. A context field that is absent or None is missing, which the model knows.
     ``labels`` are classes that a label head may learn and balanced sampling may count (modality, plane, normal); never
-    inputs. ``views`` names the images, one each (``frontal``, ``lateral``), or is empty where nobody knows. ``group``
-    is the patient or case: the examples of one belong to one split. ``aliases`` are further ids, such as COCO's
-    ``image_id``, that a file of predictions may call the example by.
+    inputs. One that may have several values has them joined by :data:`SEVERAL` (findings). ``views`` names the images,
+    one each (``frontal``, ``lateral``), or is empty where nobody knows. ``group`` is the patient or case: the examples
+    of one belong to one split. ``aliases`` are further ids, such as COCO's ``image_id``, that a file of predictions may
+    call the example by.
     """
 
     id: str

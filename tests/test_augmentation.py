@@ -82,3 +82,24 @@ def test_colour_jitter_changes_colour_within_bounds() -> None:
 def test_mistakes_in_augmentation(values: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=next(iter(values))):
         Augmentation(**values)
+
+
+def test_small_turns_and_shifts_move_the_picture_and_keep_its_sides() -> None:
+    config = ImageConfig(size=(64, 64), mean=(0.0,) * 3, std=(1.0,) * 3)
+    image = Image.new("RGB", (64, 64), "black")
+    image.paste((255, 255, 255), (10, 28, 18, 36))  # left of the middle
+    still: dict[str, Any] = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "color_jitter": 0.0}
+    plain = VariedImage(config)(image)
+    moved = VariedImage(config, Augmentation(**still, turn=10, shift=0.1))
+    places = []
+    for seed in range(1, 31):
+        found = moved(image, seed)[0] > 0.5
+        assert 40 < int(found.sum()) < 90  # nothing is lost, nothing is stretched
+        places.append(found.nonzero().float().mean(0))
+    spread = torch.stack(places) - (plain[0] > 0.5).nonzero().float().mean(0)
+    assert (spread.abs() < 0.1 * 64 + 5).all()
+    assert (spread.std(0) > 1).all()
+    assert (torch.stack(places)[:, 1] < 32).all()
+    for wrong in ({"turn": 200}, {"shift": 2.0}):
+        with pytest.raises(UserError, match=next(iter(wrong))):
+            Augmentation(**wrong)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from latentcap.metrics.clinical.chexpert import OBSERVATIONS, Status, explain, label_report, label_sentence
+from latentcap.data.readers.medical.chexpert import OBSERVATIONS, Status, explain, label_report, label_sentence
 from tests.helpers import real_data
 
 P, N, U, A = Status.POSITIVE, Status.NEGATIVE, Status.UNCERTAIN, Status.ABSENT

@@ -90,6 +90,7 @@ def test_the_program_with_a_model_prints_all_baselines(
         assert main(arguments) == 0
     printed = capsys.readouterr().out
     for words in (
+        "constant",
         "nearest",
         "image only",
         "context only",
@@ -100,8 +101,10 @@ def test_the_program_with_a_model_prints_all_baselines(
         assert words in printed, words
     report = json.loads(outs[0].read_text())
     assert list(report["comparison"]["systems"]) == [
-        "model", "floor", "nearest", "image only", "context only", "shuffled",
+        "model", "floor", "constant", "nearest", "image only", "context only", "shuffled",
     ]  # fmt: skip
+    assert report["protocol"] == "plain"
+    assert set(report["findings"]) == set(report["comparison"]["systems"])
     assert set(report["worth"]) == {"image", "context"}
     assert "image worth: the references cost " in printed
     assert [example["nearest"] for example in report["examples"]] != []
@@ -120,6 +123,8 @@ def test_mistakes_are_explained(dataset: Path, tmp_path: Path) -> None:
         main(["--references", str(dataset)])
     with pytest.raises(UserError, match="add --model"):
         main(["captions.jsonl", "--references", str(dataset), "--ablate", "context"])
+    with pytest.raises(UserError, match="give --protocol alone"):
+        main(["captions.jsonl", "--references", str(dataset), "--protocol", "coco", "--tokenizer", "words"])
     with pytest.raises(UserError, match="--samples has to be 1 or more"):
         main(["captions.jsonl", "--references", str(dataset), "--samples", "0"])
     captioner = tiny_captioner(fields=ContextFields())

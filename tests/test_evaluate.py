@@ -166,7 +166,7 @@ def test_program_prints_the_table_and_writes_everything(
     printed = capsys.readouterr().out
     assert "2 images, 3 references (val)" in printed
     assert "the most frequent training caption, given to every image: 'some trees'" in printed
-    assert "tokenizer: words" in printed
+    assert "protocol plain: our own words" in printed
     assert "METEOR: not installed" in printed
     written = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert written["splits"] == ["val"]

@@ -43,7 +43,10 @@ def test_reports_with_their_views(folder: Path) -> None:
     assert seven.captions == ("Clear lungs. No effusion.",)
     assert seven.context == "indication: 58-year-old woman with <deid>. exam: Xray Chest PA and Lateral."
     assert (seven.numbers["age"], seven.categories["sex"]) == (58, "female")
-    assert (seven.labels, eight.labels) == ({"normality": "normal"}, {"normality": "abnormal"})
+    assert seven.labels == {"normality": "normal", "problems": "normal"}
+    assert eight.labels == {"normality": "abnormal", "problems": "opacity;scar"}
+    (seven, _) = read_examples(folder, fields=Fields(labels=("findings",)))
+    assert seven.labels["findings"] == "No Finding"
     assert (eight.captions, eight.context) == ((), "exam: Chest.")
 
 

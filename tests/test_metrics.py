@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from latentcap.data.errors import UserError
+from latentcap.evaluation.constant import best_constant
 from latentcap.metrics import (
     CaptionMetrics,
     Tokenizer,
@@ -127,6 +128,21 @@ def test_common_subsequence_equals_the_table() -> None:
 )
 def test_words(text: str, words: str) -> None:
     assert " ".join(tokenize_words(text)) == words
+
+
+def test_the_protocol_of_published_chest_scores() -> None:
+    texts = ["1. The heart is normal. 2. No effusion, XXXX", "the heart is normal. no effusion."]
+    cleaned = tokenize(texts, "r2gen")
+    assert cleaned == ["the heart is normal . no effusion xxxx .", "the heart is normal . no effusion ."]
+    assert tokenize(cleaned, "r2gen") == cleaned  # so references may be read in that style
+    assert tokenize(["the lungs are clear. " * 20], "r2gen")[0].split() == ["the", "lungs", "are", "clear", "."] * 12
+
+
+def test_the_best_constant_is_the_most_typical_and_not_the_shortest() -> None:
+    typical = "the heart is normal . the lungs are clear . no effusion"
+    train = ["no effusion"] * 3 + [typical] * 2
+    train += [f"{typical.replace('clear', word)} {word}" for word in ("dark", "white", "small", "large")]
+    assert best_constant(train, tokenizer="words") == typical
 
 
 def test_tokenisers_keep_one_line_per_text() -> None:

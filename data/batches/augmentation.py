@@ -28,6 +28,10 @@ class Augmentation:
         horizontal_flip, vertical_flip: probabilities.
         rotate90: turn by a random multiple of 90 degrees, for pictures without an upper side, such as aerial ones.
         color_jitter: brightness, contrast and saturation each change by a factor of 1 +- this.
+        turn: degrees by which the picture is turned at most, either way, for pictures that are taken upright but not
+            quite, such as chest films.
+        shift: how far the picture is moved at most, as a share of its sides; what is uncovered is black, as around
+            turned pictures.
     """
 
     scale: tuple[float, float] = (0.8, 1.0)
@@ -36,15 +40,19 @@ class Augmentation:
     vertical_flip: float = 0.0
     rotate90: bool = False
     color_jitter: float = 0.2
+    turn: float = 0.0
+    shift: float = 0.0
 
     def __post_init__(self) -> None:
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise UserError(f"scale={self.scale} must be two numbers above 0 and at most 1, the smaller first")
         if len(self.ratio) != 2 or not 0 < self.ratio[0] <= self.ratio[1]:
             raise UserError(f"ratio={self.ratio} must be two positive numbers, the smaller first")
-        for name in ("horizontal_flip", "vertical_flip", "color_jitter"):
+        for name in ("horizontal_flip", "vertical_flip", "color_jitter", "shift"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}={getattr(self, name)} must be from 0 to 1")
+        if not 0 <= self.turn <= 180:
+            raise UserError(f"turn={self.turn} must be from 0 to 180 degrees")
 
     @property
     def key(self) -> str:
@@ -67,7 +75,9 @@ class VariedImage:
         if seed == 0 or self.augmentation is None:
             return normalise(fit_image(image, self.config), self.config)
         change = self.augmentation
-        draw = torch.rand(10, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).tolist()
+        draw = torch.rand(13, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).tolist()
+        if change.turn or change.shift:
+            image = _moved(image, change, draw[10:])
         image = image.crop(_random_box(image.size, change, draw[:4]))
         if draw[4] < change.horizontal_flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -79,10 +89,17 @@ class VariedImage:
         pixels = fit_rgb(image, replace(self.config, crop_pct=1.0))
         if change.color_jitter:
             image = to_image(pixels)
-            for enhance, number in zip(ENHANCERS, draw[7:], strict=True):
+            for enhance, number in zip(ENHANCERS, draw[7:10], strict=True):
                 image = enhance(image).enhance(1 + change.color_jitter * (2 * number - 1))
             pixels = to_tensor(image)
         return normalise(in_channels(pixels, self.config), self.config)
+
+
+def _moved(image: Image.Image, change: Augmentation, draw: list[float]) -> Image.Image:
+    """The image turned and shifted by three numbers from 0 to 1, of which 0.5 leaves it as it is."""
+    turn, right, down = (2 * number - 1 for number in draw)
+    offset = (round(right * change.shift * image.width), round(down * change.shift * image.height))
+    return image.rotate(turn * change.turn, Image.Resampling.BILINEAR, translate=offset)
 
 
 def _random_box(size: tuple[int, int], change: Augmentation, draw: list[float]) -> tuple[int, int, int, int]:

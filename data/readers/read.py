@@ -15,8 +15,9 @@ from latentcap.data.kinds import IMAGE_SUFFIXES, is_image, why_not_read
 from latentcap.data.readers import flickr8k, folders, hub, huggingface, medical, webdataset
 from latentcap.data.readers.annotations import COCO, KARPATHY, read_json
 from latentcap.data.readers.delimited import find_separator
-from latentcap.data.readers.fields import CAPTION_COLUMNS, IMAGE_COLUMNS, Fields, ReadOptions, Skipped
+from latentcap.data.readers.fields import CAPTION_COLUMNS, FINDINGS, IMAGE_COLUMNS, Fields, ReadOptions, Skipped
 from latentcap.data.readers.formats import Format
+from latentcap.data.readers.medical.chexpert import findings_in
 from latentcap.data.readers.paths import HUGGINGFACE_PREFIX, existing, expand_sources, shorten
 from latentcap.data.readers.rows import TABLE_SUFFIXES
 from latentcap.data.readers.splits import refuse_leaks, select_split
@@ -105,8 +106,16 @@ def _read_one(source: str, format: str, options: ReadOptions) -> list[Example]:
         found = "folder" if path.is_dir() else "file"
         raise UserError(f"{path}: a {found}, where the format '{form.name}' needs a {form.kind}.")
     examples = form.read(path, options)
+    if FINDINGS in options.fields.labels:
+        examples = list(map(_with_findings, examples))
     style = options.fields.text_style or ("clean" if form.medical else None)
     return [_in_style(example, style) for example in examples] if style else examples
+
+
+def _with_findings(example: Example) -> Example:
+    """The label ``findings`` by rule from the captions, where the data has none of its own."""
+    found = "" if FINDINGS in example.labels else findings_in("\n".join(example.captions))
+    return dataclasses.replace(example, labels={**example.labels, FINDINGS: found}) if found else example
 
 
 def _in_style(example: Example, style: str) -> Example:
@@ -119,6 +128,8 @@ def _form_of_file(path: Path) -> Format:
     suffix = path.suffix.lower()
     if medical.indiana.is_indiana(path):
         return medical.indiana.FORMAT
+    if medical.openi_index.is_openi_index(path):
+        return medical.openi_index.FORMAT
     if suffix == ".jsonl" and medical.medpix.find_descriptions(path):
         return medical.medpix.FORMAT
     if suffix in (*TABLE_SUFFIXES, ".json"):

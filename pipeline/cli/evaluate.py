@@ -6,6 +6,7 @@ With ``--model FOLDER`` beside what they have to beat: nearest neighbour, less i
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from latentcap.evaluation.results import score
 from latentcap.evaluation.scored import Scored, captions_of_file
 from latentcap.metrics.clinical.scores import UNCERTAIN
 from latentcap.metrics.java import why_unavailable
-from latentcap.metrics.tokenize import TOKENIZERS
+from latentcap.metrics.tokenize import PROTOCOLS, TOKENIZERS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,11 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def read_data(options: argparse.Namespace) -> tuple[list[Example], list[Example]]:
     """All examples that may be scored, and those whose captions were trained on."""
-    settings: dict[str, Any] = {
-        "format": options.format,
-        "image_root": options.image_root,
-        "fields": parse_fields(options.field),
-    }
+    fields = parse_fields(options.field)
+    if options.tokenizer == "r2gen" and fields.text_style is None:
+        fields = dataclasses.replace(fields, text_style="r2gen")  # its cleaning is made for texts as written
+    settings: dict[str, Any] = {"format": options.format, "image_root": options.image_root, "fields": fields}
     everything = read_examples(options.references, **settings)
     known = read_examples(options.train, **settings) if options.train else everything
     train = [example for example in known if example.split == "train" and example.captions]
@@ -125,11 +125,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--train", nargs="+", metavar="SOURCE", help="data set with the training captions (default: REFS)"
     )
     parser.add_argument(
+        "--protocol",
+        choices=tuple(PROTOCOLS),
+        help="what the scores are made with. coco: Penn Treebank words, as COCO's evaluation, needs the extra 'coco' "
+        "(default where it is there); plain: our own words, nearly the same; r2gen: as published for chest X-rays "
+        "since R2Gen, with full stops as words and all texts cut at 60",
+    )
+    parser.add_argument(
         "--tokenizer",
         choices=TOKENIZERS,
-        help="ptb: as COCO's evaluation, needs the extra 'coco' (default where it is there); words: our own; "
-        "whitespace: the text as it is, full stops as words, as published medical numbers (with --field "
-        "text_style=r2gen)",
+        help="a protocol by its tokeniser (ptb, words, r2gen), or whitespace: the text as it is, full stops as words",
     )
     parser.add_argument("--json", metavar="OUT", type=Path, help="also write everything to this file")
     beside = parser.add_argument_group("beside a model")
@@ -164,6 +169,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.captions is None and options.model is None:
         raise UserError("nothing to score: give a file of captions, or --model FOLDER to write them.")
+    if options.protocol and options.tokenizer:
+        raise UserError("--protocol and --tokenizer say the same in two ways: give --protocol alone.")
+    options.tokenizer = PROTOCOLS.get(options.protocol, options.tokenizer)
     if options.samples < 1 or options.seed < 0:
         raise UserError("--samples has to be 1 or more (1000 is usual), and --seed 0 or more.")
     for name in ("image_only", "context_only", "ablate"):

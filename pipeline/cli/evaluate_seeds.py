@@ -58,7 +58,7 @@ def score_rows(runs: Sequence[Mapping[str, Any]]) -> str:
     first = runs[0]
     title = (
         f"{first['images']:,} images, {first['references']:,} references ({', '.join(first['splits'])}), {len(runs)} "
-        f"seeds: mean (lowest to highest); tokenizer {first['tokenizer']}, references scored whole."
+        f"seeds: mean (lowest to highest); protocol {first['protocol']}."
     )
     return f"{title}\n\n{_table(['', *shown], rows)}"
 

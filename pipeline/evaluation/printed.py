@@ -11,20 +11,23 @@ from rich.markup import escape
 from latentcap.evaluation.comparison import Comparison
 from latentcap.evaluation.report import PLAIN_CIDER, Report
 from latentcap.evaluation.results import Results
-from latentcap.evaluation.tables import agreement_table, interval_tables, score_table
+from latentcap.evaluation.tables import agreement_table, finding_tables, interval_tables, score_table
+from latentcap.metrics.tokenize import R2GEN_TOKENS, Tokenizer
 from latentcap.training.worth import little
 
-TOKENIZERS = {
-    "ptb": "ptb (as COCO's evaluation)",
-    "words": "words (our own; close to COCO's)",
-    "whitespace": "whitespace (the text as it is; full stops count as words)",
+HOW: dict[Tokenizer, str] = {
+    "ptb": "Penn Treebank words without punctuation, as COCO's evaluation; texts are scored whole",
+    "words": "our own words without punctuation, close to COCO's; texts are scored whole",
+    "whitespace": "the text as it is, split at blanks; full stops count as words; texts are scored whole",
+    "r2gen": f"R2Gen's cleaning, blanks as separators, full stops as words; all texts are cut at {R2GEN_TOKENS} words",
 }
 
 
 def print_results(results: Results, console: Console) -> None:
     """Tables, then lines."""
     report, scored = results.report, results.scored
-    title = f"{_count(report.images, 'image')}, {_count(report.references, 'reference')} ({', '.join(scored.splits)})"
+    counts = f"{_count(report.images, 'image')}, {_count(report.references, 'reference')}"
+    title = f"{counts} ({', '.join(scored.splits)}), protocol {results.protocol}"
     columns = {
         scored.name: report.captions,
         "floor": report.floor,
@@ -35,9 +38,11 @@ def print_results(results: Results, console: Console) -> None:
         console.print(table)
     for kind, agreement in results.agreement.items():
         console.print(agreement_table(kind, agreement))
+    for table in finding_tables(results.findings, results.uncertain):
+        console.print(table)
     if results.changed:
         ablation = {key: report.beside[key] for key in scored.ablation}
-        console.print(score_table(ablation, "the same model, context changed"))
+        console.print(score_table(ablation, f"the same model, context changed, protocol {results.protocol}"))
         for table in interval_tables(results.changed):
             console.print(table)
     for line in lines(results):
@@ -54,7 +59,7 @@ def lines(results: Results) -> Iterator[str]:
     source = "training caption" if report.floor_from_training else "reference (no training captions are known)"
     yield f"floor: the most frequent {source}, given to every image: '{report.floor_caption}'"
     yield from scored.notes
-    yield f"tokenizer: {TOKENIZERS[report.tokenizer]}; references are scored whole"
+    yield f"protocol {results.protocol}: {HOW[report.tokenizer]}"
     if report.unspaced:
         yield _unspaced(report)
     yield (

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from latentcap.evaluation.comparison import Comparison, compare
+from latentcap.evaluation.constant import best_constant
 from latentcap.evaluation.report import Report, evaluate
 from latentcap.evaluation.scored import Scored
 from latentcap.metrics.clinical.scores import Uncertain, chexpert_agreement, imaging_agreement
-from latentcap.metrics.tokenize import Tokenizer
+from latentcap.metrics.tokenize import PROTOCOLS, Tokenizer
 
 Agreements = dict[str, dict[str, dict[str, float]]]
 """For each kind of agreement and each system: precision, recall and F1 in each way of averaging."""
+Findings = dict[str, dict[str, dict[str, float]]]
+"""For each system and each CheXpert observation that anybody mentions: precision, recall, F1 and counts."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Results:
     comparison: Comparison
     changed: Comparison | None
     agreement: Agreements
+    findings: Findings
     plugins: dict[str, Any]
     reasons: dict[str, str]
     uncertain: Uncertain
@@ -35,15 +39,23 @@ class Results:
         """The captions of every system, (B,) each: those in question, the floor, what they are compared with."""
         return all_systems(self.scored, self.report)
 
+    @property
+    def protocol(self) -> str:
+        """The name of what the scores are made with; that of the tokenizer, where they follow no protocol."""
+        names = {tokenizer: name for name, tokenizer in PROTOCOLS.items()}
+        return names.get(self.report.tokenizer, self.report.tokenizer)
+
     def to_dict(self) -> dict[str, Any]:
         """Every number at full precision, in types that JSON has."""
         scored, matches = self.scored, self.scored.matches
         content: dict[str, Any] = {
             **dataclasses.asdict(self.report),
+            "protocol": self.protocol,
             "reasons": self.reasons,
             "splits": scored.splits,
             "comparison": dataclasses.asdict(self.comparison),
             "agreement": self.agreement,
+            "findings": self.findings,
             "ablation": dataclasses.asdict(self.changed) if self.changed else None,
             "labels": {
                 name: dict(zip(("accuracy", "most frequent", "examples"), found, strict=True))
@@ -84,12 +96,14 @@ def score(
     """Score everything there is.
 
     Args:
-        train: the training captions, for the floor and for what is novel.
+        train: the training captions, for the floor, the best constant and what is novel.
         samples: bootstrap resamples, drawn from ``seed``.
         clinical: of ``comparison.FINDINGS``.
         uncertain: what a doubtful finding counts as.
         plugins: folders of the weights of ``CheXbert`` and ``RadGraph``.
     """
+    if train:
+        scored = _with_constant(scored, best_constant(train, tokenizer=tokenizer))
     references = scored.references
     others = {**scored.beside, **scored.ablation}
     report = evaluate(scored.texts, references, tokenizer=tokenizer, train=train, beside=others)
@@ -107,12 +121,14 @@ def score(
             uncertain=uncertain,
         )
 
+    agreement, findings = _agreement(systems, references, clinical, uncertain)
     return Results(
         scored,
         report,
         comparison=compared(systems),
         changed=compared(scored.ablation) if scored.ablation else None,
-        agreement=_agreement(systems, references, clinical, uncertain),
+        agreement=agreement,
+        findings=findings,
         plugins=_plugins(scored, plugins or {}, uncertain, reasons),
         reasons=reasons,
         uncertain=uncertain,
@@ -124,16 +140,24 @@ def _agreement(
     references: Sequence[Sequence[str]],
     clinical: Sequence[str],
     uncertain: Uncertain,
-) -> Agreements:
+) -> tuple[Agreements, Findings]:
     tables: Agreements = {}
+    findings: Findings = {}
     for name, texts in systems.items():
         if "chexpert" in clinical:
             found = chexpert_agreement(texts, references, uncertain=uncertain)
+            findings[name] = found.per_finding()
             tables.setdefault(f"CheXpert observations, doubt counts as {uncertain}", {})[name] = found.scores()
         if "imaging" in clinical:
             for field, agreement in imaging_agreement(texts, references).items():
                 tables.setdefault(f"{field} named", {})[name] = agreement.scores()
-    return tables
+    return tables, findings
+
+
+def _with_constant(scored: Scored, constant: str) -> Scored:
+    note = f"constant: of the most frequent training captions the one most like the others: '{constant}'"
+    beside = {"constant": [constant] * len(scored.texts), **scored.beside}
+    return dataclasses.replace(scored, beside=beside, notes=[note, *scored.notes])
 
 
 def _plugins(

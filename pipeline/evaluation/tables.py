@@ -64,6 +64,31 @@ def agreement_table(kind: str, systems: Mapping[str, Mapping[str, float]]) -> Ta
     return table
 
 
+def finding_tables(systems: Mapping[str, Mapping[str, Mapping[str, float]]], uncertain: str) -> list[Table]:
+    """F1 of each observation and system; in brackets how many reports say it rightly, and how many say it.
+
+    Four systems to a table, which fit 80 columns.
+    """
+    references = {name: entry["references"] for found in systems.values() for name, entry in found.items()}
+    tables = []
+    for start in range(0, len(systems), 4):
+        names = list(systems)[start : start + 4]
+        table = Table(title=f"CheXpert observations, doubt counts as {uncertain}: F1 (right / said)")
+        table.add_column("", no_wrap=True)
+        table.add_column("there", justify="right")
+        for name in names:
+            table.add_column(name, justify="right", no_wrap=True)
+        for finding, count in references.items():
+            cells = [_found(systems[name].get(finding)) for name in names]
+            table.add_row(finding[:18], f"{count:.0f}", *cells)
+        tables.append(table)
+    return tables
+
+
+def _found(entry: Mapping[str, float] | None) -> str:
+    return "—" if entry is None else f"{entry['F1']:.2f} ({entry['found']:.0f}/{entry['said']:.0f})"
+
+
 def shown(name: str, value: float | None) -> str:
     if value is None:
         return "—"

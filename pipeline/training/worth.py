@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -24,15 +24,19 @@ class Worth(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.parts = nn.ModuleDict({part: MeanMetric(nan_strategy="ignore") for part in get_args(Part)})
+        self.image, self.context = MeanMetric(nan_strategy="ignore"), MeanMetric(nan_strategy="ignore")
+
+    @property
+    def means(self) -> dict[Part, MeanMetric]:
+        return {"image": self.image, "context": self.context}
 
     def update(self, model: CaptionModel, batch: Batch, loss: Tensor) -> None:
         """``loss``: of a word of the batch beside its own images and context, in nats."""
         words = (batch.tokens[..., 1:] != 0).sum()
-        for part, mean in self.parts.items():
+        for part, mean in self.means.items():
             read = model.context is not None and batch.context.known() if part == "context" else True
             if read and len(batch) > 1:
-                memory = model.encode(**exchanged(batch, part).inputs())  # type: ignore[arg-type]
+                memory = model.encode(**exchanged(batch, part).inputs())
                 other, _ = next_word_loss(model.decoder, batch.tokens[..., :-1], batch.tokens[..., 1:], memory)
                 mean.update(other - loss, words)
             else:
@@ -41,10 +45,10 @@ class Worth(nn.Module):
     def compute(self) -> dict[str, float]:
         """Of each part that could be exchanged; begins anew."""
         values: dict[str, float] = {}
-        for part, mean in self.parts.items():
-            if mean.update_called:  # type: ignore[operator]
-                values[part] = float(mean.compute())  # type: ignore[operator]
-            mean.reset()  # type: ignore[operator]
+        for part, mean in self.means.items():
+            if mean.update_called:
+                values[part] = float(mean.compute())
+            mean.reset()
         return {part: value for part, value in values.items() if not math.isnan(value)}
 
 

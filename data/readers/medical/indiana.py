@@ -1,9 +1,9 @@
 """Indiana University chest X-rays as Kaggle carries them: ``indiana_reports.csv``, ``indiana_projections.csv``, images.
 
 One example a report (``uid``), with its first frontal and its first lateral image. Context: indication and exam; age
-and sex where the indication says them; label ``normality``. The set has no official split. Where R2Gen's
-``annotation.json`` lies beside the tables its split is taken, and studies that it leaves out are train; else a hash of
-the uid decides: 70 % train, 10 % val, 20 % test, the same everywhere and for ever.
+and sex where the indication says them; labels ``normality`` and ``problems``, by MeSH terms. The set has no official
+split. Where R2Gen's ``annotation.json`` lies beside the tables its split is taken, and studies that it leaves out are
+train; else a hash of the uid decides: 70 % train, 10 % val, 20 % test, the same everywhere and for ever.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from latentcap.data.errors import UserError
-from latentcap.data.example import Example, ImageRef
+from latentcap.data.example import SEVERAL, Example, ImageRef
 from latentcap.data.kinds import is_image
 from latentcap.data.readers.fields import ReadOptions, Row, clean_text
 from latentcap.data.readers.formats import Format
@@ -69,16 +69,18 @@ def _example(row: Row, images: list[tuple[str, ImageRef]], split: str, target: s
         numbers={"age": age_in_text(indication)},
         categories={"sex": sex_in_text(indication)},
         split=split,
-        labels=normality(known(clean_text(row.get("Problems")))),
+        labels=labels_of(known(clean_text(row.get("Problems")))),
         group=f"CXR{row['uid']}",
     )
 
 
-def normality(problems: str | None) -> dict[str, str]:
-    """The label by the set's MeSH terms: ``normal`` alone, or anything else; none for a report without terms."""
+def labels_of(problems: str | None) -> dict[str, str]:
+    """The labels by the set's MeSH terms, "Opacity;Scar": ``problems``, all of them in lower case, and ``normality``,
+    ``normal`` where that is the only term, else ``abnormal``. None for a report without terms."""
     if problems is None or problems.lower() == "no indexing":
         return {}
-    return {"normality": "normal" if problems.lower() == "normal" else "abnormal"}
+    terms = SEVERAL.join(term for part in problems.lower().split(SEVERAL) if (term := part.strip()))
+    return {"normality": "normal" if terms == "normal" else "abnormal", "problems": terms}
 
 
 def hashed_split(key: str) -> str:

@@ -15,7 +15,7 @@ from latentcap.data.errors import UserError
 from latentcap.data.example import Example, ImageRef
 from latentcap.data.readers.fields import ReadOptions
 from latentcap.data.readers.formats import Format
-from latentcap.data.readers.medical.indiana import hashed_split, image_key, index_images, normality
+from latentcap.data.readers.medical.indiana import hashed_split, image_key, index_images, labels_of
 from latentcap.data.readers.medical.patient import age_in_text, sex_in_text
 from latentcap.data.readers.medical.study import context_of, one_of_each_view, report_of
 
@@ -80,7 +80,7 @@ def _read(file: Path, images: dict[str, str], root: Path, target: str) -> Exampl
         numbers={"age": age_in_text(sections.get("indication"))},
         categories={"sex": sex_in_text(sections.get("indication"))},
         split=hashed_split(name.removeprefix("CXR")),
-        labels=normality(";".join(terms) or None),
+        labels=labels_of(";".join(terms) or None),
         group=name,
     )
 

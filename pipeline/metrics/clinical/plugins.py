@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentcap.metrics.clinical.chexpert import Status
+from latentcap.data.readers.medical.chexpert import Status
 from latentcap.metrics.clinical.scores import Uncertain, status_agreement
 
 # CheXbert's order of observations (Smit et al., EMNLP 2020); the last has two classes, the others four.

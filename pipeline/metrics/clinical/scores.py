@@ -12,12 +12,13 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from latentcap.data.readers.medical.chexpert import OBSERVATIONS, Status, label_report
 from latentcap.metrics.bootstrap import Array, Counts, mean_counts
-from latentcap.metrics.clinical.chexpert import OBSERVATIONS, Status, label_report
 from latentcap.metrics.clinical.imaging_terms import TERMS, imaging_terms
 
 Uncertain: TypeAlias = Literal["positive", "negative", "ignore"]
 UNCERTAIN = ("positive", "negative", "ignore")
+ENOUGH = 10  # the F1 of a finding that fewer references have is mostly chance
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Agreement:
     def scores(self) -> dict[str, float]:
         """``{"precision micro": ..., "recall micro", "F1 micro", ... macro, ... example}``.
 
-        Macro leaves out findings that nobody mentions. An example where both say nothing agrees fully.
+        Macro leaves out findings that nobody mentions; ``F1 macro of frequent`` those that fewer than :data:`ENOUGH`
+        references have, too. An example where both say nothing agrees fully.
         """
         table = {}
         for name, axes in (("micro", (0, 1)), ("macro", (0,)), ("example", (1,))):
@@ -53,10 +55,14 @@ class Agreement:
                 kept = self.rows
             for kind, values in (("precision", precision), ("recall", recall), ("F1", f1)):
                 table[f"{kind} {name}"] = float(values[kept].mean())
+        often = [entry["F1"] for entry in self.per_finding().values() if entry["references"] >= ENOUGH]
+        if often:
+            table["F1 macro of frequent"] = sum(often) / len(often)
         return table
 
     def per_finding(self) -> dict[str, dict[str, float]]:
-        """Precision, recall, F1 and how many references have it, for every finding that anybody mentions."""
+        """Precision, recall and F1 for every finding that anybody mentions, how many references have it, how many
+        reports say it, and how many of those rightly."""
         table = {}
         for index, name in enumerate(self.findings):
             hits, wrong, missed = (values[:, index].sum() for values in (self.hits, self.wrong, self.missed))
@@ -66,6 +72,8 @@ class Agreement:
                     "recall": float(hits / max(hits + missed, 1)),
                     "F1": float(2 * hits / (2 * hits + wrong + missed)),
                     "references": int(hits + missed),
+                    "said": int(hits + wrong),
+                    "found": int(hits),
                 }
         return table
 

@@ -12,8 +12,9 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import NamedTuple
 
+from latentcap.data.example import SEVERAL
+from latentcap.data.readers.medical import chexpert_phrases as table
 from latentcap.data.sentences import split_sentences
-from latentcap.metrics.clinical import chexpert_phrases as table
 
 OBSERVATIONS = (
     *(name for name in table.MENTIONS if name != table.DEVICES),
@@ -58,6 +59,16 @@ def label_report(report: str) -> dict[str, Status]:
     if max(findings) < Status.UNCERTAIN:
         found[table.NO_FINDING] = Status.POSITIVE
     return found
+
+
+def findings_in(report: str) -> str:
+    """The observations that a report states or suspects, joined as a label of several values.
+
+    "No Finding" is one of them, so that only a report without a word gives an empty text.
+    """
+    if not any(map(str.isalpha, report)):
+        return ""
+    return SEVERAL.join(name for name, status in label_report(report).items() if status >= Status.UNCERTAIN)
 
 
 def label_reports(reports: Iterable[str]) -> list[dict[str, Status]]:
