@@ -9,6 +9,8 @@ from latentcap.data.errors import UserError, did_you_mean
 
 RouteBy: TypeAlias = Literal["example", "query"]
 Balance: TypeAlias = Literal["bias", "loss"]
+Gates: TypeAlias = Literal["heads", "output", "both"]
+Position: TypeAlias = Literal["latents", "keys"]
 
 ENGINES = ("openvino", "torch")  # what can run a CNN that is not being trained
 
@@ -71,7 +73,7 @@ class FusionConfig:
         visual_heads: heads that read visual latents.
         text_heads: heads that read text latents (context and the words written so far).
         head_dim: size of one head's query, key and value; None is embed_dim / heads.
-        latent_dim: size of the compressed memory; None is embed_dim / heads.
+        latent_dim: size of the compressed memory; None is twice embed_dim / heads.
         latent_dropout: dropout on the latents (0.1 to 0.3).
         routed_top_k: of each kind, how many of the heads that are not shared a router turns on; 0 turns routing off and
             all heads on. A kind with no more heads than ``shared_heads + routed_top_k`` keeps all of them on.
@@ -79,6 +81,10 @@ class FusionConfig:
         route_by: ``example`` (chosen once from image and context) or ``query`` (chosen anew for every word; slow where
             there are hundreds of ways to choose, as 5 of 11 has).
         balance: what keeps a router from choosing always the same: ``bias`` (moves the choice alone) or ``loss``.
+        gates: what the query's own gate weighs: ``heads`` (each head's output, before the output projection),
+            ``output`` (each number of the fused vector, behind it), or ``both``.
+        position: where the code of a position is added: ``latents`` (which are compared with queries and read out) or
+            ``keys`` (which are compared with them alone).
     """
 
     visual_heads: int = 4
@@ -90,6 +96,8 @@ class FusionConfig:
     shared_heads: int = 1
     route_by: RouteBy = "example"
     balance: Balance = "bias"
+    gates: Gates = "heads"
+    position: Position = "latents"
 
 
 @dataclass
@@ -136,7 +144,12 @@ class ModelConfig:
         for name in ("routed_top_k", "shared_heads"):
             if getattr(fusion, name) < 0:
                 raise UserError(f"fusion.{name} is {getattr(fusion, name)}: it must be 0 or more.")
-        for name, accepted in (("route_by", get_args(RouteBy)), ("balance", get_args(Balance))):
+        for name, accepted in (
+            ("route_by", get_args(RouteBy)),
+            ("balance", get_args(Balance)),
+            ("gates", get_args(Gates)),
+            ("position", get_args(Position)),
+        ):
             if getattr(fusion, name) not in accepted:
                 raise UserError(f"fusion.{name} is '{getattr(fusion, name)}': it must be {' or '.join(accepted)}.")
         if fusion.routed_top_k and fusion.shared_heads + fusion.routed_top_k >= max(
@@ -188,7 +201,7 @@ class ModelConfig:
 
     @property
     def latent_dim(self) -> int:
-        return self.fusion.latent_dim or self.decoder.embed_dim // self.num_heads
+        return self.fusion.latent_dim or 2 * (self.decoder.embed_dim // self.num_heads)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -9,7 +9,7 @@ from typing import Any
 from latentcap.data.errors import UserError
 from latentcap.in_the_box import model_names
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 
@@ -29,12 +29,24 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder / 'config.json'} is not JSON: {error}") from error
     if not isinstance(config, dict) or config.get("format") != "latentcap":
         raise UserError(f"{folder / 'config.json'} is not of latentcap: its 'format' is not 'latentcap'.")
-    if config.get("version") != FORMAT_VERSION:
+    version = config.get("version")
+    if version not in range(1, FORMAT_VERSION + 1):
         raise UserError(
-            f"model folder '{folder}' has format version {config.get('version')}; this program reads version "
+            f"model folder '{folder}' has format version {version}; this program reads versions up to "
             f"{FORMAT_VERSION}. Export it again with the program's version that trained it, or update this one."
         )
     absent = [name for name in ("model", "fields", "image", "search") if name not in config]
     if absent:
         raise UserError(f"{folder / 'config.json'} lacks {', '.join(absent)}.")
+    if version == 1:
+        config["model"]["fusion"] = _fusion_of_version_1(config["model"])
     return config
+
+
+def _fusion_of_version_1(model: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the fusion layer, with what went without saying before there was a choice."""
+    fusion = {"gates": "output", "position": "latents", **model.get("fusion", {})}
+    if fusion.get("latent_dim") is None:
+        heads = fusion.get("visual_heads", 4) + fusion.get("text_heads", 4)
+        fusion["latent_dim"] = model.get("decoder", {}).get("embed_dim", 512) // max(heads, 1)
+    return fusion

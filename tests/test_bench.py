@@ -41,7 +41,7 @@ def test_the_twin_has_as_many_parameters() -> None:
     for model, logits in ((ours, lambda t, r: bench_training.our_logits(ours, t, r)), (twin, twin)):
         bench_training.training_step(model, logits, tokens, regions, torch.float32)()
         counts.append(bench_training.trained_parameters(model))
-    assert counts[1] == pytest.approx(counts[0], rel=0.05)
+    assert counts[1] == pytest.approx(counts[0], rel=0.06)
 
 
 def test_the_twin_learns_and_its_captions_share_an_image_only() -> None:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from latentcap.captioner import Caption, Captioner
-from latentcap.config import ContextConfig
+from latentcap.config import ContextConfig, FusionConfig
 from latentcap.data.batches.context import ContextFields
 from latentcap.data.errors import UserError
 from tests.helpers import tiny_captioner
@@ -137,8 +137,10 @@ def test_samples_of_an_image_do_not_depend_on_what_else_is_captioned(folder: Pat
     assert [texts(caption) for caption in together] != [texts(caption) for caption in other]
 
 
-def test_words_are_required_forbidden_and_never_last(folder: Path) -> None:
-    captioner = Captioner.from_pretrained(folder)
+def test_words_are_required_forbidden_and_never_last(tmp_path: Path) -> None:
+    # Random weights that do not only say "two two two", which has no other ending.
+    tiny_captioner(fusion=FusionConfig(2, 2, latent_dim=8, gates="output")).save(tmp_path)
+    captioner = Captioner.from_pretrained(tmp_path)
     images = pictures(4)
     required = captioner.caption(images, required_words="star, the left", beam_size=4)
     assert all("star" in caption.tokens and "the left" in caption.text for caption in required)
@@ -214,6 +216,20 @@ def test_misuse_is_explained(folder: Path) -> None:
         captioner.caption(pictures(1), ["a", "b"])
     with pytest.raises(UserError, match="reads no context"):
         tiny_captioner(context=ContextConfig(encoder="none")).caption(pictures(1), "what is left")
+
+
+def test_a_folder_of_version_1_captions_as_before(tmp_path: Path) -> None:
+    """It names neither gates nor positions; words and scores are those of the program that wrote such folders."""
+    captioner = tiny_captioner(fusion=FusionConfig(2, 2, latent_dim=8, gates="output", position="latents"))
+    captioner.save(tmp_path, half=False)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["model"]["fusion"]["latent_dim"] = None  # was embed_dim / heads
+    for name in ("gates", "position"):
+        del config["model"]["fusion"][name]
+    (tmp_path / "config.json").write_text(json.dumps({**config, "version": 1}))
+    found = Captioner.from_pretrained(tmp_path, dtype=torch.float32).caption(pictures(3), beam_size=3)
+    assert [caption.text for caption in found] == ["circle three circle three three on on three"] * 3
+    assert [caption.score for caption in found] == pytest.approx([-3.03777, -3.04574, -3.05276], abs=1e-4)
 
 
 def test_a_folder_that_is_not_whole_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ from latentcap.config import DecoderConfig, FusionConfig, ModelConfig
 from latentcap.data.errors import UserError
 
 
-def test_defaults_follow_the_field_note() -> None:
+def test_defaults_follow_what_was_measured() -> None:
     config = ModelConfig()
     assert (config.fusion.visual_heads, config.fusion.text_heads) == (4, 4)
-    assert config.latent_dim == config.head_dim == config.decoder.embed_dim // 8
+    assert config.latent_dim == 2 * config.head_dim == config.decoder.embed_dim // 4
+    assert config.fusion.gates == "heads"
     assert config.fusion.latent_dropout == 0.1
 
 

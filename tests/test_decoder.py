@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -13,6 +15,11 @@ from tests.attention_oracle import teacher_forced
 from tests.helpers import tiny_config
 
 VOCAB = 23
+LAYERS: tuple[dict[str, Any], ...] = (
+    {"gates": "output", "position": "latents"},
+    {"gates": "heads", "position": "latents"},
+    {"gates": "both", "position": "keys", "latent_dim": 16},
+)
 
 
 def model(**changes: object) -> CaptionModel:
@@ -30,11 +37,15 @@ def memory_of(net: CaptionModel, batch: int = 3, length: int = 4) -> Memory:
 
 @pytest.mark.parametrize("heads", [(2, 2), (4, 0), (0, 4), (1, 3)])
 @pytest.mark.parametrize("context", ["embedding", "none"])
-def test_step_equals_teacher_forcing(heads: tuple[int, int], context: str) -> None:
-    net = model(fusion=FusionConfig(*heads), context=ContextConfig(encoder=context))
+@pytest.mark.parametrize("layer", LAYERS)
+def test_step_equals_teacher_forcing(heads: tuple[int, int], context: str, layer: dict[str, Any]) -> None:
+    net = model(fusion=FusionConfig(*heads, **layer), context=ContextConfig(encoder=context))
     memory = memory_of(net)
     tokens = torch.randint(0, VOCAB, (3, 2, 7))
     hidden, attention = net.decoder(tokens, memory)
+    without, nothing = net.decoder(tokens, memory, maps=False)
+    torch.testing.assert_close(without, hidden, rtol=1e-4, atol=1e-5)
+    assert nothing.visual is nothing.text is None
     logits = net.decoder.logits(hidden)
     state = net.decoder.start(memory).reorder(torch.zeros(3, 2, dtype=torch.long))
     for step in range(7):
@@ -44,11 +55,51 @@ def test_step_equals_teacher_forcing(heads: tuple[int, int], context: str) -> No
             torch.testing.assert_close(looked.visual[:, :, 0], attention.visual[:, :, step], rtol=1e-4, atol=1e-5)
 
 
-def test_the_decoder_computes_what_the_equations_say() -> None:
-    net = model()
+@pytest.mark.parametrize("layer", LAYERS)
+def test_the_decoder_computes_what_the_equations_say(layer: dict[str, Any]) -> None:
+    net = model(fusion=FusionConfig(2, 2, **layer))
     memory = memory_of(net)
     tokens = torch.randint(0, VOCAB, (3, 2, 7))
     torch.testing.assert_close(net.decoder(tokens, memory)[0], teacher_forced(net.decoder, tokens, memory)[0])
+
+
+def test_the_query_weighs_each_head_beside_the_one_gate() -> None:
+    net = model(fusion=FusionConfig(2, 2, gates="heads"))
+    memory, tokens = memory_of(net), torch.randint(4, VOCAB, (3, 2, 5))
+    hidden, attention = net.decoder(tokens, memory)
+    gate = attention.query_gate
+    assert gate is not None
+    assert gate.shape == (3, 2, 5, 4)
+    assert gate.std() > 0
+    with torch.no_grad():
+        net.decoder.fusion.query_gate.weight.zero_()  # type: ignore[union-attr]
+    even, attention = net.decoder(tokens, memory)
+    assert (attention.query_gate == 1).all()  # type: ignore[union-attr]
+    assert not torch.allclose(even, hidden)
+    torch.testing.assert_close(net.decoder(tokens, memory, gate=gate)[0], hidden)
+
+
+@pytest.mark.parametrize(("position", "same"), [("keys", True), ("latents", False)])
+def test_a_position_in_keys_is_not_read_out(position: Any, same: bool) -> None:
+    """Regions that look alike give one output, whichever of them a head looks at."""
+    net = model(fusion=FusionConfig(4, 0, position=position))
+    regions = torch.randn(1, 1, net.backbone.num_channels).expand(-1, 4, -1)
+    memory, other = net.encode(regions=regions), net.encode(regions=regions)
+    mask = torch.tensor([[True, False, False, False]])
+    memory.visual_mask, other.visual_mask = mask, mask.flip(1)
+    words, state = torch.zeros(1, 1, 3, net.decoder.fusion.latent_dim), torch.randn(1, 1, 3, 32)
+    read, moved = (net.decoder.fusion.attend(state, place, words, causal=True)[0] for place in (memory, other))
+    assert torch.allclose(moved, read, atol=1e-5) == same
+
+
+def test_a_position_in_keys_decides_where_heads_look() -> None:
+    net = model(fusion=FusionConfig(2, 2, position="keys"))
+    regions = torch.randn(1, 1, net.backbone.num_channels).expand(-1, 4, -1)
+    _, attention = net.decoder(torch.full((1, 1, 4), 5), net.encode(regions=regions))
+    assert attention.visual is not None
+    assert attention.text is not None
+    assert attention.visual.std(-1).max() > 1e-3  # of equal regions
+    assert attention.text[:, :, -1].std(-1).max() > 1e-3  # of equal words
 
 
 def test_no_word_sees_a_later_one() -> None:

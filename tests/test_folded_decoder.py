@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -13,6 +15,7 @@ from latentcap.model.caption_model import CaptionModel
 from latentcap.model.decoder import Decoder
 from latentcap.model.fusion import Memory
 from tests.helpers import tiny_config
+from tests.test_decoder import LAYERS
 
 VOCAB = 23
 
@@ -33,9 +36,10 @@ def memory_of(net: CaptionModel, batch: int = 3, length: int = 4) -> Memory:
 
 @pytest.mark.parametrize("heads", [(2, 2), (4, 0), (0, 4), (1, 3)])
 @pytest.mark.parametrize("context", ["embedding", "none"])
+@pytest.mark.parametrize("layer", LAYERS)
 @torch.inference_mode()
-def test_steps_are_those_of_the_trained_decoder(heads: tuple[int, int], context: str) -> None:
-    net = model(fusion=FusionConfig(*heads), context=ContextConfig(encoder=context))
+def test_steps_are_those_of_the_trained_decoder(heads: tuple[int, int], context: str, layer: dict[str, Any]) -> None:
+    net = model(fusion=FusionConfig(*heads, **layer), context=ContextConfig(encoder=context))
     net.decoder.fusion.head_gate.copy_(torch.rand(sum(heads)))
     net.decoder.bias.normal_()
     memory, parents = memory_of(net), torch.tensor([[0, 0], [1, 0], [1, 1]])
@@ -51,6 +55,12 @@ def test_steps_are_those_of_the_trained_decoder(heads: tuple[int, int], context:
             assert (expected is None) == (given is None)
             if expected is not None:
                 torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-5)
+        if looked.query_gate is not None and seen.query_gate is not None:
+            torch.testing.assert_close(seen.query_gate, looked.query_gate, rtol=1e-4, atol=1e-5)
+        assert (looked.query_gate is None) == (seen.query_gate is None)
+        without, _, nothing = fast.step(tokens, memory, states[1], maps=False)
+        torch.testing.assert_close(without[..., :VOCAB], logits, rtol=1e-4, atol=1e-5)
+        assert nothing.visual is nothing.text is None
         states = [one.reorder(parents), other.reorder(parents)]
     kept = torch.tensor([0, 2])
     rows = [state.select(kept) for state in states]

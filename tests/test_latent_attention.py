@@ -8,7 +8,8 @@ from functools import partial
 import pytest
 import torch
 
-from latentcap.model.latent_attention import LatentAttention
+from latentcap.model import latent_attention
+from latentcap.model.latent_attention import COPIED, LatentAttention
 from tests.attention_oracle import expanded_attention
 
 
@@ -41,16 +42,74 @@ def test_absorbed_equals_expanded(latent_dim: int, memories: str) -> None:
     torch.testing.assert_close(where, where_expanded, rtol=1e-5, atol=1e-6)
 
 
-def test_gradients_of_both_forms_agree() -> None:
+@pytest.mark.parametrize("memories", ["shared", "both", "own"])
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("keyed", [True, False])
+def test_all_forms_agree_in_outputs_and_gradients(memories: str, masked: bool, keyed: bool) -> None:
+    """With maps, by the fused kernel without, and expanded; with keys that are what is read, and that are not."""
     layer = attention()
     given = {name: value.detach() for name, value in inputs(layer).items()}
-    gradients = []
-    for form in (layer, partial(expanded_attention, layer)):
+    if memories == "shared":
+        del given["own"], given["own_mask"]
+    if memories == "own":
+        given |= {"shared": given["shared"][:, :0], "shared_mask": given["shared_mask"][:, :0]}
+    if not masked:
+        given = {name: value for name, value in given.items() if "mask" not in name}
+    if keyed:
+        places = {f"{name}_keys": given[name] for name in ("shared", "own") if name in given}
+        given |= {name: value + torch.randn(value.shape[-2:]) for name, value in places.items()}
+    found = []
+    for form in (layer, partial(layer, maps=False), partial(expanded_attention, layer)):
+        leaves = {name: value.clone().requires_grad_(value.is_floating_point()) for name, value in given.items()}
         layer.zero_grad()
-        form(**given)[0].square().sum().backward()
-        gradients.append([p.grad.clone() for p in (layer.query.weight, layer.up_key, layer.up_value)])  # type: ignore[union-attr]
-    for absorbed, expanded in zip(*gradients, strict=True):
+        outputs, where = form(**leaves)
+        assert (where is None) == (form is not layer and "maps" in form.keywords)
+        outputs.square().sum().backward()
+        weights = (layer.query.weight, layer.up_key, layer.up_value, *leaves.values())
+        found.append([outputs, *(value.grad for value in weights if value.grad is not None and value.numel())])
+    for absorbed, fused, expanded in zip(*found, strict=True):
+        torch.testing.assert_close(fused, absorbed, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(absorbed, expanded, rtol=1e-4, atol=1e-5)
+
+
+def test_a_long_context_is_not_copied_for_each_caption(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, sizes = attention(), []
+    original = latent_attention.scaled_dot_product_attention
+
+    def counted(queries: torch.Tensor, keys: torch.Tensor, *more: torch.Tensor, **settings: object) -> torch.Tensor:
+        sizes.append(keys.shape[:3].numel())
+        return original(queries, keys, *more, **settings)
+
+    monkeypatch.setattr(latent_attention, "scaled_dot_product_attention", counted)
+    state, own = torch.randn(1, 3, 4, 16), torch.randn(1, 3, 4, 12)
+    for length, copied in ((COPIED, [3 * (COPIED + 4)]), (COPIED + 1, [])):
+        sizes.clear()
+        given = {"shared": torch.randn(1, length, 12), "own": own}
+        outputs, where = layer(state, **given, maps=False)
+        assert where is None
+        assert sizes == copied
+        torch.testing.assert_close(outputs, layer(state, **given)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_fused_products_in_bfloat16_are_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = attention()
+    given = inputs(layer)
+    exact, _ = layer(**given, maps=False)
+    monkeypatch.setattr(latent_attention, "product_dtype", lambda device: torch.bfloat16)
+    near, _ = layer(**given, maps=False)
+    assert near.dtype == torch.float32
+    assert not torch.equal(near, exact)
+    torch.testing.assert_close(near, exact, rtol=0.05, atol=0.05)
+
+
+def test_products_are_in_the_trainings_precision_where_matrices_of_it_are_fast(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for amx, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
+        assert latent_attention.product_dtype("cpu") == torch.float32
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert latent_attention.product_dtype("cpu") == expected
 
 
 def test_masked_positions_get_nothing() -> None:

@@ -61,5 +61,9 @@ def test_mistakes_name_the_parts() -> None:
         OptimConfig(frozen=["fussion"])
     with pytest.raises(UserError, match=r"backbone\.trainable"):
         OptimConfig(frozen=["backbone"])
+    with pytest.raises(UserError, match="Did you mean 'METEOR'"):
+        OptimConfig(rewards={"METEORE": 1.0})
+    with pytest.raises(UserError, match="gives nothing a weight"):
+        OptimConfig(rewards={"CIDEr-D": 0.0})
     with pytest.raises(UserError, match=r"names backbone, which is not trained at all.*--model.optim.start_epoch \{\}"):
         Stages(tiny_model(), OptimConfig(start_epoch={"backbone": 2}))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -36,8 +38,9 @@ def hidden(model: CaptionModel, batch: Batch, gate: Tensor | None = None) -> Ten
 
 
 @pytest.mark.parametrize("keep", [[0, 1, 2, 3, 4], [1, 4], [2, 0, 3], [0, 2], [3], [4, 3]])
-def test_what_is_left_computes_what_the_gated_model_did(keep: list[int]) -> None:
-    full = tiny_captioner(fusion=HEADS).model.eval()
+@pytest.mark.parametrize("gates", ["output", "heads", "both"])
+def test_what_is_left_computes_what_the_gated_model_did(keep: list[int], gates: Any) -> None:
+    full = tiny_captioner(fusion=replace(HEADS, gates=gates)).model.eval()
     full.decoder.fusion.head_gate[1] = 0.5  # gates that are no switches stay as they are
     pruned = deepcopy(full)
     prune_heads(pruned, keep)

@@ -71,6 +71,7 @@ def test_skipping_equals_dense_in_values_and_gradients(
         gradients = {name: p.grad.clone() for name, p in net.decoder.named_parameters() if p.grad is not None}
         results.append((hidden, gradients, attention))
     (skipped, skipped_gradients, attention), (dense, dense_gradients, dense_attention) = results
+    torch.testing.assert_close(net.decoder(tokens, memory, maps=False)[0], skipped, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(skipped, dense, rtol=1e-4, atol=1e-5)
     assert skipped_gradients.keys() == dense_gradients.keys()
     for name, gradient in skipped_gradients.items():

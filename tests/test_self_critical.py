@@ -58,6 +58,26 @@ def test_breaking_off_earns_less() -> None:
     assert rewards[0, 0] > rewards[0, 1] > 0
 
 
+def test_rewards_are_weighed_and_cider_counts_in_full() -> None:
+    """A sentence that fits everywhere must not earn what one about the image does."""
+    captioner = tiny_captioner()
+    tokenizer, index = captioner.tokenizer, torch.tensor([2])
+    tokens = torch.zeros(1, 2, 9, dtype=torch.long)
+    for row, text in enumerate(("a large square on the left", "a square")):
+        ids = tokenizer.encode_caption(text, 10)
+        tokens[0, row, : len(ids)] = torch.tensor(ids)
+
+    def reward(**settings: dict[str, float]) -> torch.Tensor:
+        return SelfCritical(EXAMPLES, tokenizer, samples=2, max_length=8, **settings).reward(tokens, index)
+
+    cider, rouge, meteor = (reward(rewards={name: 1.0}) for name in ("CIDEr-D", "ROUGE-L", "METEOR"))
+    assert cider.max() > 1  # of 10
+    assert max(rouge.max(), meteor.max()) <= 1
+    mixed = reward(rewards={"CIDEr-D": 1.0, "ROUGE-L": 0.5, "METEOR": 2.0})
+    torch.testing.assert_close(mixed, cider + 0.5 * rouge + 2 * meteor)
+    torch.testing.assert_close(reward(), cider + 2 * meteor)
+
+
 def test_training_raises_the_reward() -> None:
     captioner = tiny_captioner()
     model = captioner.model

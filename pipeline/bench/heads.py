@@ -63,7 +63,7 @@ class Layer(nn.Module):
         """Queries (B, G, T, E), which stand in for the words too, regions (B, N, C) and context (B, M, E) to
         (B, G, T, E)."""
         memory, words = self.latents(queries, regions, context)
-        return self.fusion.attend(queries, memory, words, causal=True)[0]
+        return self.fusion.attend(queries, memory, words, causal=True, maps=False)[0]
 
     def latents(self, queries: Tensor, regions: Tensor, context: Tensor) -> tuple[Memory, Tensor]:
         visual = self.fusion.compress_regions(regions, (1, regions.shape[1]))
@@ -72,12 +72,12 @@ class Layer(nn.Module):
 
 
 class WithoutHeads(Layer):
-    """What of the layer does not depend on its heads: compression, and the gate into the decoder."""
+    """What of the layer does not depend on its heads: compression."""
 
     def forward(self, queries: Tensor, regions: Tensor, context: Tensor) -> Tensor:
         memory, words = self.latents(queries, regions, context)
         read = memory.visual.sum() + memory.context.sum() + words.sum()  # so that gradients pass
-        return self.fusion.modulate(queries).sigmoid() * queries + read
+        return queries + read
 
 
 def bench(setting: Setting) -> list[Section]:
@@ -152,8 +152,8 @@ def _routing(setting: Setting) -> Section:
         f"faster) or by query. A head and a latent have {head_dim} numbers, regions {base.channels:,} channels; the "
         "words written are read too. Head routers that know nothing yet choose: a batch holds every set of heads. "
         "both: forward and backward.",
-        "The whole layer is in the time: compression, queries, scores, values, output projection and the gate into the "
-        "decoder. Compression and that gate cost the same with any number of heads: heads alone is without them. "
+        "The whole layer is in the time: compression, queries, scores, values, gates and output projection. "
+        "Compression costs the same with any number of heads: heads alone is without it. "
         f"16 x 5: batch of 16 images with 5 captions each. goal: {GOAL} times faster.",
     ]
     return section

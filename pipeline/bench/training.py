@@ -98,7 +98,7 @@ def models(sizes: Sizes, image_size: int) -> tuple[CaptionModel, UpDown]:
 
 def our_logits(model: CaptionModel, tokens: Tensor, regions: Tensor) -> Tensor:
     """Captions (B, G, T) and cached regions (B, N, C) to logits (B, G, T, V)."""
-    hidden, _ = model.decoder(tokens, model.encode(regions=regions))
+    hidden, _ = model.decoder(tokens, model.encode(regions=regions), maps=False)
     return model.decoder.logits(hidden)
 
 

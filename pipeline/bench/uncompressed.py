@@ -34,12 +34,20 @@ class FullAttention(nn.Module):
         state: Tensor,
         shared: Tensor,
         *,
+        shared_keys: Tensor | None = None,
         shared_mask: Tensor | None = None,
         own: Tensor | None = None,
+        own_keys: Tensor | None = None,
         own_mask: Tensor | None = None,
+        maps: bool = False,
     ) -> tuple[Tensor, None]:
-        """As ``LatentAttention.forward``, without a ``shared_mask``: head outputs (B, G, T, H, K), no probabilities."""
+        """As ``LatentAttention.forward``: head outputs (B, G, T, H, K), and no probabilities.
+
+        Neither a ``shared_mask`` nor keys that are not part of what is read.
+        """
         assert shared_mask is None
+        assert shared_keys is None
+        assert own_keys is None
         batch, captions, steps, _ = state.shape
         queries = self.query(state).unflatten(-1, (self.num_heads, self.head_dim))
         if own is None:  # all captions are queries on one copy

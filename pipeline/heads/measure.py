@@ -39,6 +39,8 @@ class HeadMeter:
         self.text = TextStatistics(heads.text_heads, word_kinds=self.lexicon.kinds, device=device)
         self.gradient = torch.zeros(model.config.num_heads, dtype=self.text.dtype, device=device)
         self.examples = torch.zeros((), dtype=self.text.dtype, device=device)
+        self.query_gate = torch.zeros_like(self.gradient)  # of queries' own gates, 1 where there are none
+        self.steps = torch.zeros_like(self.examples)
 
     def update(self, memory: Memory, tokens: Tensor, context: ContextBatch) -> None:
         """Add a batch: its memory, its captions (B, G, T + 1) from ``<bos>`` to ``<eos>``, padded with 0, its context.
@@ -56,6 +58,9 @@ class HeadMeter:
     def _add(self, attention: Attention, memory: Memory, tokens: Tensor, context: ContextBatch) -> None:
         words, steps = tokens[..., :-1], tokens[..., 1:] != 0
         batch, groups, count = words.shape
+        self.steps += steps.sum()
+        own = attention.query_gate
+        self.query_gate += steps.sum() if own is None else own.detach()[steps].to(self.query_gate.dtype).sum(0)
         if attention.visual is not None:
             size = attention.visual.shape[-1]
             mask = memory.visual_mask if memory.visual_mask is not None else words.new_ones(batch, size).bool()
@@ -72,5 +77,12 @@ class HeadMeter:
 
     def all_reduce(self) -> None:
         """Add up over all processes of a distributed run, after which each holds the whole."""
-        for value in (*self.visual.sums(), *self.text.sums(), self.gradient, self.examples):
+        for value in (
+            *self.visual.sums(),
+            *self.text.sums(),
+            self.gradient,
+            self.examples,
+            self.query_gate,
+            self.steps,
+        ):
             torch.distributed.all_reduce(value)

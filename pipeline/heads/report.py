@@ -37,7 +37,8 @@ class HeadSummary:
         stop, punctuation, special, context: (text) shares of attention.
         top_words: (text) what it reads most, with shares.
         importance: mean over examples of |dL/dgate|. ``relative_importance``: the mean of all heads being 1.
-        gate: what its output is multiplied by. ``use``: share of queries for which it is computed and on.
+        gate: what its output is multiplied by, but for a router's weight. ``use``: share of queries for which it is
+            computed and on.
         twin, twin_similarity: the most similar head of its kind, 1 - Jensen-Shannon divergence in bits.
     """
 
@@ -90,6 +91,7 @@ def summarise(meter: HeadMeter) -> HeadReport:
     importance = (meter.gradient / max(examples, 1)).cpu()
     relative = importance / importance.mean().clamp_min(1e-12)
     gates = meter.model.decoder.fusion.head_gate.detach().float().cpu()
+    gates = gates * (meter.query_gate / meter.steps.clamp_min(1)).float().cpu()
     heads: list[HeadSummary] = []
     for kind, statistics in (("visual", meter.visual), ("text", meter.text)):
         for index in range(statistics.heads):

@@ -19,6 +19,7 @@ def _share(share: Share | None) -> float | None:
 
 
 FIGURES: dict[str, Callable[[HeadSummary], float | None]] = {
+    "gate": lambda head: head.gate,
     "importance": lambda head: head.relative_importance,
     "entropy": lambda head: head.entropy,
     "of even": lambda head: head.normalised_entropy,
@@ -44,12 +45,12 @@ def write_csv(path: Path, report: HeadReport) -> None:
     """One row for each head at full precision. Raises OSError where the file cannot be written."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["kind", "number", "gate", "|dL/dgate|", *FIGURES, "most alike", "similarity", "reads most"])
+        writer.writerow(["kind", "number", "|dL/dgate|", *FIGURES, "most alike", "similarity", "reads most"])
         for head in report.heads:
             figures = ["" if (value := figure(head)) is None else value for figure in FIGURES.values()]
             words = " ".join(word for word, _ in head.top_words)
             writer.writerow(
-                [head.kind, head.number, head.gate, head.importance, *figures]
+                [head.kind, head.number, head.importance, *figures]
                 + [head.twin if head.twin is not None else "", head.twin_similarity, words]
             )
 
@@ -61,7 +62,10 @@ def show(report: HeadReport, console: Console) -> None:
         if not rows:
             continue
         names = (kind, *COLUMNS)
-        shown = [place for place in range(len(names)) if any(row[place] != "-" for row in rows)]
+        idle = {"gate": ("-", "1.00"), "use": ("-", "1.00")}  # what says nothing where every head has it
+        shown = [
+            place for place, name in enumerate(names) if any(row[place] not in idle.get(name, ("-",)) for row in rows)
+        ]
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)  # fits 80 columns
         for place in shown:
             table.add_column(names[place], justify="right", no_wrap=True)

@@ -70,10 +70,16 @@ class FoldedDecoder:
         self.image = _gates(query_in)  # (4 * Z, E)
         self.words = linear(table, self.image, _gates(query_biases[0] + query_biases[1])).to(dtype)  # (V, 4 * Z)
         self.recurrent = _gates(query_hidden).to(dtype)  # (4 * Z, Z)
-        asked = [*map(_latent_queries, kinds), fusion.modulate.weight]
-        self.ask = torch.cat(asked).to(dtype)  # (H * D + E, Z)
-        unbiased = table.new_zeros(len(self.ask) - len(fusion.modulate.bias))
-        self.ask_bias = torch.cat((unbiased, fusion.modulate.bias)).to(dtype)
+        asked = [torch.cat([*map(_latent_queries, kinds)])]  # (H * D, Z)
+        biases = [table.new_zeros(len(asked[0]))]
+        if fusion.query_gate is not None:
+            asked.append(fusion.query_gate.weight)  # (H, Z)
+            biases.append(table.new_zeros(len(fusion.query_gate.weight)))
+        if fusion.modulate is not None:
+            asked.append(fusion.modulate.weight)  # (E, Z)
+            biases.append(fusion.modulate.bias)
+        self.asked = [len(rows) for rows in asked]
+        self.ask, self.ask_bias = torch.cat(asked).to(dtype), torch.cat(biases).to(dtype)
         values = torch.cat([kind.up_value for kind in kinds])  # (H, K, D)
         output = fusion.output.weight.unflatten(1, values.shape[:2])  # (E, H, K)
         self.answer = torch.einsum("ehk,hkd->ehd", output, values).flatten(1).to(dtype)  # (E, H * D)
@@ -85,7 +91,9 @@ class FoldedDecoder:
         self.bias = pad(decoder.bias.float(), (0, blank), value=-math.inf)
         self.latents = table.new_zeros(len(table), fusion.latent_dim)  # of the words, (V, D)
         if fusion.text is not None:
-            self.latents = fusion.text.norm(fusion.text.down(table).float()) + fusion.kind[WORD]
+            self.latents = fusion.text.norm(fusion.text.down(table).float())
+            if fusion.position != "keys":
+                self.latents = self.latents + fusion.kind[WORD]
 
     def start(self, memory: Memory) -> FoldedState:
         """The state before the first word, with one beam per example."""
@@ -95,7 +103,9 @@ class FoldedDecoder:
         image = linear(memory.summary, self.image).unsqueeze(1)
         return FoldedState((cell.to(self.dtype), cell, cell.to(self.dtype), cell, latents), image)
 
-    def step(self, tokens: Tensor, memory: Memory, state: FoldedState) -> tuple[Tensor, FoldedState, Attention]:
+    def step(
+        self, tokens: Tensor, memory: Memory, state: FoldedState, *, maps: bool = True
+    ) -> tuple[Tensor, FoldedState, Attention]:
         """What :meth:`Decoder.step` gives: logits (B, G, V), the new state, and where each head looked.
 
         V is rounded up to a multiple of ``WIDTH``: what is no word has -inf.
@@ -104,39 +114,58 @@ class FoldedDecoder:
         gates = embedding(tokens, self.words) + _product(asking, self.recurrent)
         asking, asking_cell = _lstm(gates.float().add_(state.image), asking_cell)
         asking = asking.to(self.dtype)
-        place = torch.full((), latents.shape[2], device=tokens.device)
-        latest = embedding(tokens, self.latents) + sinusoids(place, latents.shape[-1])
+        latest = embedding(tokens, self.latents)
+        if self.decoder.fusion.position != "keys":
+            place = torch.full((), latents.shape[2], device=tokens.device)
+            latest = latest + sinusoids(place, latents.shape[-1])
         latents = torch.cat((latents, latest.unsqueeze(2)), 2)
-        fused, attention = self.fuse(asking, memory, latents)
+        fused, attention = self.fuse(asking, memory, latents, maps=maps)
         gates = _product(torch.cat((asking, fused, speaking), -1), self.language, self.language_bias)
         speaking, speaking_cell = _lstm(gates.float(), speaking_cell)
         logits = linear(self.decoder.project(speaking), self.vocabulary, self.bias)
         beams = asking, asking_cell, speaking.to(self.dtype), speaking_cell, latents
         return logits, FoldedState(beams, state.image), attention
 
-    def fuse(self, asking: Tensor, memory: Memory, latents: Tensor) -> tuple[Tensor, Attention]:
+    def fuse(self, asking: Tensor, memory: Memory, latents: Tensor, *, maps: bool = True) -> tuple[Tensor, Attention]:
         """The fusion layer: query states (B, G, Z) to fused vectors (B, G, E), and where each head looked."""
-        asked = _product(asking, self.ask, self.ask_bias)
-        queries, modulation = asked.split((self.answer.shape[1], self.answer.shape[0]), -1)
-        read, attention = self._read(queries.float(), memory, latents)
-        return modulation.sigmoid() * _product(read.to(self.dtype), self.answer, self.answer_bias), attention
+        fusion = self.decoder.fusion
+        queries, *weighing = _product(asking, self.ask, self.ask_bias).split(self.asked, -1)
+        read, attention = self._read(queries.float(), memory, latents, maps=maps)  # (B, G, 1, H, D)
+        gate = fusion.head_gate
+        if fusion.query_gate is not None:
+            attention.query_gate = 2 * weighing[0].float().sigmoid().unsqueeze(2)  # (B, G, 1, H)
+            gate = gate * attention.query_gate
+        gated = (read * gate.unsqueeze(-1)).flatten(2)
+        fused = _product(gated.to(self.dtype), self.answer, self.answer_bias)
+        return fused if fusion.modulate is None else weighing[-1].sigmoid() * fused, attention
 
-    def _read(self, queries: Tensor, memory: Memory, latents: Tensor) -> tuple[Tensor, Attention]:
-        """Queries of all heads (B, G, H * D) to what they read, gated, (B, G, H * D)."""
+    def _read(self, queries: Tensor, memory: Memory, latents: Tensor, *, maps: bool) -> tuple[Tensor, Attention]:
+        """Queries of all heads (B, G, H * D) to what they read, (B, G, 1, H, D)."""
         fusion = self.decoder.fusion
         queries = queries.unflatten(-1, (1, -1, fusion.latent_dim))  # (B, G, 1, H, D)
         heads, read, visual, text = 0, [], None, None
         if fusion.visual is not None:
             heads = fusion.visual.num_heads
-            seen, visual = fusion.visual.read(queries[..., :heads, :], memory.visual, shared_mask=memory.visual_mask)
+            seen, visual = fusion.visual.read(
+                queries[..., :heads, :],
+                memory.visual,
+                shared_keys=memory.visual_keys,
+                shared_mask=memory.visual_mask,
+                maps=maps,
+            )
             read.append(seen)
         if fusion.text is not None:
             seen, text = fusion.text.read(
-                queries[..., heads:, :], memory.context, shared_mask=memory.context_mask, own=latents
+                queries[..., heads:, :],
+                memory.context,
+                shared_keys=memory.context_keys,
+                shared_mask=memory.context_mask,
+                own=latents,
+                own_keys=fusion.word_keys(latents),
+                maps=maps,
             )
             read.append(seen)
-        gated = torch.cat(read, -2) * fusion.head_gate.unsqueeze(-1)
-        return gated.flatten(2), Attention(visual, text)
+        return torch.cat(read, -2), Attention(visual, text)
 
 
 def _latent_queries(kind: LatentAttention) -> Tensor:

@@ -125,7 +125,16 @@ class CaptionModel(nn.Module):
             latents = fusion.compress_context(encoded)
         else:
             latents, context_mask = summary.new_zeros(batch, 0, fusion.latent_dim), None
-        return Memory(visual, region_mask, latents, context_mask, self.dropout(summary), pooled)
+        return Memory(
+            visual,
+            region_mask,
+            latents,
+            context_mask,
+            self.dropout(summary),
+            pooled,
+            visual_keys=fusion.region_keys(visual, self.backbone.grid),
+            context_keys=fusion.context_keys(latents),
+        )
 
     def _regions_of(self, images: Tensor, view_mask: Tensor | None) -> Tensor:
         """Images (B, V, 3, H, W) to regions (B, V * h * w, C), 0 for missing views, which no batch statistics see."""
@@ -157,6 +166,8 @@ def build_fusion(config: ModelConfig, *, region_dim: int) -> Fusion:
         "latent_dim": config.latent_dim,
         "latent_dropout": fusion.latent_dropout,
         "max_views": config.max_views,
+        "gates": fusion.gates,
+        "position": fusion.position,
     }
     if not fusion.routed_top_k:
         return Fusion(**sizes)

@@ -66,13 +66,16 @@ class Decoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
         nn.init.normal_(self.embedding.weight, std=embed_dim**-0.5)
 
-    def forward(self, tokens: Tensor, memory: Memory, *, gate: Tensor | None = None) -> tuple[Tensor, Attention]:
+    def forward(
+        self, tokens: Tensor, memory: Memory, *, gate: Tensor | None = None, maps: bool = True
+    ) -> tuple[Tensor, Attention]:
         """Teacher forcing: all steps at once.
 
         Args:
             tokens: captions from ``<bos>`` on, (B, G, T), G captions of each example.
             memory: of the B examples.
             gate: of the heads, instead of the fusion layer's own; broadcasts to (B, G, T, H).
+            maps: say where each head looked, which costs time.
 
         Returns:
             Language states (B, G, T, Z), for :meth:`logits`, and where each head looked.
@@ -81,12 +84,20 @@ class Decoder(nn.Module):
         state, _ = self.query_lstm(self._query_input(words, memory).flatten(0, 1))
         state = state.unflatten(0, tokens.shape[:2])
         latents = self.fusion.compress_words(words)
-        fused, attention = self.fusion.attend(state, memory, latents, causal=True, written=tokens != 0, gate=gate)
+        fused, attention = self.fusion.attend(
+            state, memory, latents, causal=True, written=tokens != 0, gate=gate, maps=maps
+        )
         hidden, _ = self.language_lstm(self._language_input(state, fused).flatten(0, 1))
         return hidden.unflatten(0, tokens.shape[:2]), attention
 
     def step(
-        self, tokens: Tensor, memory: Memory, state: DecoderState, *, gate: Tensor | None = None
+        self,
+        tokens: Tensor,
+        memory: Memory,
+        state: DecoderState,
+        *,
+        gate: Tensor | None = None,
+        maps: bool = True,
     ) -> tuple[Tensor, DecoderState, Attention]:
         """One word: tokens (B, G) to logits (B, G, V), the new state, and where each head looked (T = 1).
 
@@ -97,7 +108,7 @@ class Decoder(nn.Module):
         query = query.unflatten(0, tokens.shape)
         latents = self.fusion.compress_words(words, start=state.words.shape[2])
         latents = torch.cat((state.words.to(latents.dtype), latents), 2)
-        fused, attention = self.fusion.attend(query, memory, latents, causal=False, gate=gate)
+        fused, attention = self.fusion.attend(query, memory, latents, causal=False, gate=gate, maps=maps)
         hidden, language_state = self.language_lstm(self._language_input(query, fused).flatten(0, 1), state.language)
         logits = self.logits(hidden).view(*tokens.shape, -1)
         return logits, DecoderState(query_state, language_state, latents), attention

@@ -29,6 +29,8 @@ class Memory:
         context_mask: True for context that exists, (B, M), or None where all does.
         summary: image and context as one vector, (B, E).
         pooled: the mean region, (B, C).
+        visual_keys: what queries are compared with in place of ``visual``, (B, N, D), or None where it is that.
+        context_keys: likewise of ``context``, (B, M, D).
     """
 
     visual: Tensor
@@ -37,6 +39,8 @@ class Memory:
     context_mask: Tensor | None
     summary: Tensor
     pooled: Tensor | None = None
+    visual_keys: Tensor | None = None
+    context_keys: Tensor | None = None
 
     def select(self, rows: Tensor) -> Self:
         """The memory of some of the examples."""
@@ -57,25 +61,29 @@ class Attention:
     """Where each head looked.
 
     Attributes:
-        visual: (B, G, T, H_v, N), or None without visual heads.
-        text: (B, G, T, H_t, M + W), or None without text heads.
+        visual: (B, G, T, H_v, N), or None without visual heads, or where no maps were asked for.
+        text: (B, G, T, H_t, M + W), or None without text heads, or where no maps were asked for.
         gate: what a router multiplied each head's output by, (B, G, T, H), visual heads first; None without routers.
+        query_gate: what the query's own gate multiplied each head's output by, (B, G, T, H); None without one.
         balance_loss: the routers' auxiliary loss, weighed, to be added to the training's; None without one.
     """
 
     visual: Tensor | None
     text: Tensor | None
     gate: Tensor | None = None
+    query_gate: Tensor | None = None
     balance_loss: Tensor | None = None
 
 
 class Fusion(nn.Module):
-    r"""Heads of both kinds, concatenated, projected and gated into the decoder.
+    r"""Heads of both kinds, gated, concatenated and projected into the decoder.
 
-    .. math:: f = \sigma(W^g s) \odot W^o [g_1 o_1; \ldots; g_H o_H]
+    .. math:: f = W^o [g_1 o_1; \ldots; g_H o_H] \qquad g_h = 2 \sigma(w_h \cdot s) \, \gamma_h
 
-    ``head_gate`` (H,), visual heads first, is the one place where heads are switched, weighed and scored: 1 is on, 0 is
-    off. Pass ``gate`` to :meth:`attend` to override it, with any shape that broadcasts to (B, G, T, H).
+    :math:`\gamma` is ``head_gate`` (H,), visual heads first, the one place where heads are switched, weighed and
+    scored: 1 is on, 0 is off. Pass ``gate`` to :meth:`attend` to override it, with any shape that broadcasts to
+    (B, G, T, H). The other factor is the query's own say on each head (Qiu et al. 2025, arXiv 2505.06708); the 2
+    makes a gate that knows nothing 1.
 
     Args:
         query_dim: Z, the size of the states that ask.
@@ -84,6 +92,10 @@ class Fusion(nn.Module):
         output_dim: E.
         latent_dropout: of the latents.
         max_views: the largest number of images of one example.
+        gates: what the query's own gate weighs: ``heads``, as above; ``output``, the fused vector in their place,
+            :math:`\sigma(W^m s) \odot f`; or ``both``.
+        position: where the code of a position is added: to the ``latents``, which are compared with queries and read
+            out, or to the ``keys``, which are compared with them alone.
     """
 
     head_gate: Tensor
@@ -101,6 +113,8 @@ class Fusion(nn.Module):
         latent_dim: int,
         latent_dropout: float,
         max_views: int,
+        gates: str = "heads",
+        position: str = "latents",
     ) -> None:
         super().__init__()
 
@@ -117,22 +131,22 @@ class Fusion(nn.Module):
             )
 
         self.visual, self.text = attention(region_dim, visual_heads), attention(text_dim, text_heads)
-        self.head_dim, self.latent_dim = head_dim, latent_dim
+        self.head_dim, self.latent_dim, self.position = head_dim, latent_dim, position
         self.view = nn.Parameter(torch.zeros(max_views, latent_dim))
         self.kind = nn.Parameter(torch.randn(2, latent_dim) * 0.1)
         heads = visual_heads + text_heads
         self.register_buffer("head_gate", torch.ones(heads))
         self.output = nn.Linear(heads * head_dim, output_dim)
-        self.modulate = nn.Linear(query_dim, output_dim)
+        self.query_gate = nn.Linear(query_dim, heads, bias=False) if gates != "output" else None
+        self.modulate = nn.Linear(query_dim, output_dim) if gates != "heads" else None
 
     def compress_regions(self, regions: Tensor, grid: tuple[int, int]) -> Tensor:
         """Regions (B, V * h * w, C) of V views with an h x w grid to visual latents (B, V * h * w, D)."""
         if self.visual is None:
             return regions.new_zeros(regions.shape[0], 0, self.latent_dim)
-        cells = grid_sinusoids(*grid, self.latent_dim, regions.device)
-        views = regions.shape[1] // cells.shape[0]
-        position = (self.view[:views, None] + cells).flatten(0, 1)
-        return self.visual.compress(regions, position)
+        if self.position == "keys":
+            return self.visual.compress(regions)
+        return self.visual.compress(regions, self._places_of_regions(regions.shape[1], grid))
 
     def compress_context(self, context: Tensor) -> Tensor:
         """Context (B, M, E) to text latents (B, M, D)."""
@@ -145,8 +159,33 @@ class Fusion(nn.Module):
     def _compress_text(self, text: Tensor, kind: int, start: int) -> Tensor:
         if self.text is None:
             return text.new_zeros(*text.shape[:-1], self.latent_dim)
-        position = sinusoids(torch.arange(start, start + text.shape[-2], device=text.device), self.latent_dim)
-        return self.text.compress(text, position + self.kind[kind])
+        if self.position == "keys":
+            return self.text.compress(text)
+        return self.text.compress(text, self._places_of_text(text.shape[-2], kind, start))
+
+    def region_keys(self, visual: Tensor, grid: tuple[int, int]) -> Tensor | None:
+        """What queries are compared with in place of visual latents (B, V * h * w, D), or None where it is those."""
+        if self.position != "keys" or self.visual is None:
+            return None
+        return visual + self._places_of_regions(visual.shape[1], grid)
+
+    def context_keys(self, context: Tensor) -> Tensor | None:
+        """Likewise of the context's latents (B, M, D)."""
+        return context + self._places_of_text(context.shape[1], CONTEXT, 0) if self.position == "keys" else None
+
+    def word_keys(self, words: Tensor) -> Tensor | None:
+        """Likewise of the latents of all words written (B, G, W, D), the first being at position 0."""
+        return words + self._places_of_text(words.shape[2], WORD, 0) if self.position == "keys" else None
+
+    def _places_of_regions(self, count: int, grid: tuple[int, int]) -> Tensor:
+        """The position codes of ``count`` = V * h * w regions, (V * h * w, D)."""
+        cells = grid_sinusoids(*grid, self.latent_dim, self.view.device)
+        views = count // cells.shape[0]
+        return (self.view[:views, None] + cells).flatten(0, 1)
+
+    def _places_of_text(self, count: int, kind: int, start: int) -> Tensor:
+        """The position codes of ``count`` context positions or words from ``start`` on, (count, D)."""
+        return sinusoids(torch.arange(start, start + count, device=self.kind.device), self.latent_dim) + self.kind[kind]
 
     def attend(
         self,
@@ -157,6 +196,7 @@ class Fusion(nn.Module):
         causal: bool,
         written: Tensor | None = None,
         gate: Tensor | None = None,
+        maps: bool = True,
     ) -> tuple[Tensor, Attention]:
         """Read both memories for every query.
 
@@ -168,27 +208,45 @@ class Fusion(nn.Module):
             written: True for queries of words, False for padding, (B, G, T), which only a router wants to know.
                 None: all True.
             gate: instead of ``head_gate``, broadcasts to (B, G, T, H).
+            maps: say where each head looked, which costs time.
 
         Returns:
             The fused vector (B, G, T, E) and where each head looked.
         """
-        gate = self.head_gate if gate is None else gate
+        gate, query_gate = self.weigh_heads(state, gate)
         heads, visual, text = [], None, None
         if self.visual is not None:
-            outputs, visual = self.visual(state, memory.visual, shared_mask=memory.visual_mask)
+            outputs, visual = self.visual(
+                state, memory.visual, shared_keys=memory.visual_keys, shared_mask=memory.visual_mask, maps=maps
+            )
             heads.append(outputs)
         if self.text is not None:
             outputs, text = self.text(
                 state,
                 memory.context,
+                shared_keys=memory.context_keys,
                 shared_mask=memory.context_mask,
                 own=words,
+                own_keys=self.word_keys(words),
                 own_mask=words_so_far(words) if causal else None,
+                maps=maps,
             )
             heads.append(outputs)
         gated = torch.cat(heads, -2) * gate.unsqueeze(-1)  # (B, G, T, H, K)
         fused = self.output(gated.flatten(-2).to(state.dtype))
-        return self.modulate(state).sigmoid() * fused, Attention(visual, text)
+        return self.weigh_output(state, fused), Attention(visual, text, query_gate=query_gate)
+
+    def weigh_heads(self, state: Tensor, gate: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The gate of each head, that of ``gate`` or ``head_gate`` times the query's own, and the query's own."""
+        gate = self.head_gate if gate is None else gate
+        if self.query_gate is None:
+            return gate, None
+        own = 2 * self.query_gate(state).float().sigmoid()  # (B, G, T, H)
+        return gate * own, own
+
+    def weigh_output(self, state: Tensor, fused: Tensor) -> Tensor:
+        """The fused vector (B, G, T, E) as the decoder gets it."""
+        return fused if self.modulate is None else self.modulate(state).sigmoid() * fused
 
 
 def words_so_far(words: Tensor) -> Tensor:

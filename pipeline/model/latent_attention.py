@@ -14,6 +14,9 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+COPIED = 128  # shared positions that the fused kernel may be given a copy of for each caption
 
 
 class LatentAttention(nn.Module):
@@ -44,34 +47,48 @@ class LatentAttention(nn.Module):
         for weight in (self.up_key, self.up_value):
             nn.init.normal_(weight, std=latent_dim**-0.5)
 
-    def compress(self, memory: Tensor, position: Tensor) -> Tensor:
-        """Memory (..., C) and its position code (..., D) to latents (..., D): what is cached, and all that is."""
-        return self.dropout(self.norm(self.down(memory).float()) + position)
+    def compress(self, memory: Tensor, position: Tensor | None = None) -> Tensor:
+        """Memory (..., C) to latents (..., D), with its position code (..., D) where that is to be read out too."""
+        latents = self.norm(self.down(memory).float())
+        return self.dropout(latents if position is None else latents + position)
 
     def forward(
         self,
         state: Tensor,
         shared: Tensor,
         *,
+        shared_keys: Tensor | None = None,
         shared_mask: Tensor | None = None,
         own: Tensor | None = None,
+        own_keys: Tensor | None = None,
         own_mask: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+        maps: bool = True,
+    ) -> tuple[Tensor, Tensor | None]:
         """Every head's output for every query.
 
         Args:
             state: what asks, (B, G, T, Z).
             shared: latents that all captions of an example read, (B, S, D); S may be 0.
+            shared_keys: what queries are compared with in place of ``shared``, (B, S, D).
             shared_mask: True where a shared position may be read, (B, S). None: everywhere.
             own: latents that only their own caption reads, (B, G, W, D).
+            own_keys: what queries are compared with in place of ``own``, (B, G, W, D).
             own_mask: True where query t may read own position w, (T, W). None: everywhere.
+            maps: return probabilities too. Without them PyTorch's fused kernels read, which keep none.
 
         Returns:
-            Head outputs (B, G, T, H, K) and probabilities (B, G, T, H, S + W), both float32.
+            Head outputs (B, G, T, H, K) and probabilities (B, G, T, H, S + W) or None, both float32.
         """
         queries = into_latent_space(self.query(state).unflatten(-1, (self.num_heads, self.head_dim)), self.up_key)
         latents, probabilities = self.read(
-            queries, shared, shared_mask=shared_mask, own=own, own_mask=own_mask
+            queries,
+            shared,
+            shared_keys=shared_keys,
+            shared_mask=shared_mask,
+            own=own,
+            own_keys=own_keys,
+            own_mask=own_mask,
+            maps=maps,
         )  # (B, G, T, H, D)
         return out_of_latent_space(latents, self.up_value), probabilities
 
@@ -80,32 +97,88 @@ class LatentAttention(nn.Module):
         queries: Tensor,
         shared: Tensor,
         *,
+        shared_keys: Tensor | None = None,
         shared_mask: Tensor | None = None,
         own: Tensor | None = None,
+        own_keys: Tensor | None = None,
         own_mask: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+        maps: bool = True,
+    ) -> tuple[Tensor, Tensor | None]:
         """Scaled queries in the latent space (B, G, T, H, D), float32, to what they attend to there and where.
 
-        Memory and masks are those of :meth:`forward`; H may be some of the heads alone. Returns latents
-        (B, G, T, H, D) and probabilities (B, G, T, H, S + W), both float32.
+        Memory, masks and ``maps`` are those of :meth:`forward`; H may be some of the heads alone. Returns latents
+        (B, G, T, H, D) and probabilities (B, G, T, H, S + W) or None, both float32.
         """
+        keys = shared if shared_keys is None else shared_keys
+        own_keys = own if own_keys is None else own_keys
+        if not maps and (own is None or shared.shape[1] <= COPIED):
+            return _read_fused(queries, keys, shared, shared_mask, own_keys, own, own_mask), None
         captions = queries.shape[:4]  # B, G, T, H
         with full_precision(queries):
             shared = shared.float()
-            scores = (queries.flatten(1, 3) @ shared.mT).view(*captions, -1)
+            scores = (queries.flatten(1, 3) @ keys.float().mT).view(*captions, -1)
             if shared_mask is not None:
                 scores = scores.masked_fill(~shared_mask[:, None, None, None], -math.inf)
             if own is None:
                 probabilities = scores.softmax(-1)
                 return (probabilities.flatten(1, 3) @ shared).view(*captions, -1), probabilities
+            assert own_keys is not None
             own = own.float()
-            own_scores = (queries.flatten(2, 3) @ own.mT).view(*captions, -1)
+            own_scores = (queries.flatten(2, 3) @ own_keys.float().mT).view(*captions, -1)
             if own_mask is not None:
                 own_scores = own_scores.masked_fill(~own_mask[:, None], -math.inf)
             probabilities = torch.cat((scores, own_scores), -1).softmax(-1)
             to_shared, to_own = probabilities.split((shared.shape[1], own.shape[2]), -1)
             latents = (to_shared.flatten(1, 3) @ shared).view(*captions, -1)
-            return latents + (to_own.flatten(2, 3) @ own).view(*captions, -1), probabilities
+            latents = latents + (to_own.flatten(2, 3) @ own).view(*captions, -1)
+            return latents, probabilities if maps else None
+
+
+def _read_fused(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    mask: Tensor | None,
+    own_keys: Tensor | None,
+    own: Tensor | None,
+    own_mask: Tensor | None,
+) -> Tensor:
+    """What :meth:`LatentAttention.read` returns first: to a fused kernel all heads and steps are queries to one head.
+
+    A caption that reads positions of its own gets shared ones beside them, a copy for each caption.
+    """
+    dtype = product_dtype(queries.device.type)
+    if own is None or own_keys is None:
+        asked, keys, values = queries.flatten(1, 3).unsqueeze(1), keys.unsqueeze(1), values.unsqueeze(1)
+        mask = None if mask is None else mask[:, None, None]  # (B, 1, 1, S)
+    else:
+        batch, captions, steps, heads, _ = queries.shape
+        size = values.shape[1]
+        asked = queries.flatten(2, 3)  # (B, G, T * H, D)
+        keys = torch.cat((keys[:, None].expand(-1, captions, -1, -1), own_keys.to(keys.dtype)), 2)
+        values = torch.cat((values[:, None].expand(-1, captions, -1, -1), own.to(values.dtype)), 2)
+        if mask is not None or own_mask is not None:
+            readable = torch.ones(batch, 1, steps, values.shape[2], dtype=torch.bool, device=queries.device)
+            if mask is not None:
+                readable[..., :size] = mask[:, None, None]
+            if own_mask is not None:
+                readable[..., size:] = own_mask
+            mask = readable.repeat_interleave(heads, 2)
+    with full_precision(queries):
+        read = scaled_dot_product_attention(
+            asked.to(dtype), keys.to(dtype), values.to(dtype), attn_mask=mask, scale=1.0
+        )
+    return read.float().reshape(queries.shape)
+
+
+def product_dtype(device: str) -> torch.dtype:
+    """What fused kernels multiply in: the training's precision where the hardware multiplies matrices of it.
+
+    A CPU without such units (AMX) takes longer in bfloat16 than in float32.
+    """
+    if not torch.is_autocast_enabled(device) or (device == "cpu" and not torch.cpu._is_amx_tile_supported()):
+        return torch.float32
+    return torch.get_autocast_dtype(device)
 
 
 def into_latent_space(queries: Tensor, up_key: Tensor) -> Tensor:
@@ -122,5 +195,5 @@ def out_of_latent_space(latents: Tensor, up_value: Tensor) -> Tensor:
 
 
 def full_precision(like: Tensor) -> torch.autocast:
-    """Scores and probabilities are float32 under any precision."""
+    """Scores and probabilities are float32 under any precision: the products of latents are, but in fused kernels."""
     return torch.autocast(like.device.type, enabled=False)

@@ -54,6 +54,9 @@ def prune_heads(model: CaptionModel, keep: Sequence[int]) -> None:
     )
     fusion.output.in_features = len(kept) * head_dim
     fusion.head_gate = fusion.head_gate[kept].clone()
+    if fusion.query_gate is not None:
+        fusion.query_gate.weight = _parameter(fusion.query_gate.weight[kept], like=fusion.query_gate.weight)
+        fusion.query_gate.out_features = len(kept)
     model.config = replace(
         model.config,
         fusion=replace(

@@ -18,7 +18,7 @@ from latentcap.model.routing import HeadRouter
 
 
 class RoutedFusion(Fusion):
-    """A :class:`Fusion` whose gates have a second factor, the router's weight of a head.
+    """A :class:`Fusion` whose gates have a further factor, the router's weight of a head.
 
     Heads with the factor 0 are skipped: R heads in place of H from the query projection on. What they read stays in
     the latent space, so that the way back and the output projection are one pass over queries that chose alike. A kind
@@ -53,18 +53,25 @@ class RoutedFusion(Fusion):
         causal: bool,
         written: Tensor | None = None,
         gate: Tensor | None = None,
+        maps: bool = True,
     ) -> tuple[Tensor, Attention]:
         """As :meth:`Fusion.attend`; padding, where ``written`` is False, does not count as a router's load."""
-        gate = self.head_gate if gate is None else gate
+        gate, query_gate = self.weigh_heads(state, gate)
         kinds: dict[str, tuple[LatentAttention | None, HeadRouter | None, dict[str, Any]]] = {
-            "visual": (self.visual, self.visual_router, {"shared": memory.visual, "shared_mask": memory.visual_mask}),
+            "visual": (
+                self.visual,
+                self.visual_router,
+                {"shared": memory.visual, "shared_keys": memory.visual_keys, "shared_mask": memory.visual_mask},
+            ),
             "text": (
                 self.text,
                 self.text_router,
                 {
                     "shared": memory.context,
+                    "shared_keys": memory.context_keys,
                     "shared_mask": memory.context_mask,
                     "own": words,
+                    "own_keys": self.word_keys(words),
                     "own_mask": words_so_far(words) if causal else None,
                 },
             ),
@@ -78,13 +85,14 @@ class RoutedFusion(Fusion):
             if kind is None:
                 continue
             chosen, loss = self._choose(kind, router, state, memory, written)
-            latents, maps = kind.read(_ask(kind, chosen, state), **read)  # (B, G, T, R, D)
+            latents, where = kind.read(_ask(kind, chosen, state), **read, maps=maps)  # (B, G, T, R, D)
             factor = chosen.pick(own_gate, latents) * chosen.weights
             fused = fused + _answer(kind, chosen, latents * factor.unsqueeze(-1), weight, dtype=state.dtype)
-            looked[name] = maps, chosen
+            looked[name] = where, chosen
             losses += [] if loss is None else [loss]
         balance_loss = torch.stack(losses).sum() if losses else None
-        return self.modulate(state).sigmoid() * fused, RoutedAttention(looked, balance_loss)
+        attention = RoutedAttention(looked, state.shape[:3], query_gate=query_gate, balance_loss=balance_loss)
+        return self.weigh_output(state, fused), attention
 
     def _choose(
         self, kind: LatentAttention, router: HeadRouter | None, state: Tensor, memory: Memory, written: Tensor | None
@@ -125,8 +133,16 @@ class RoutedAttention(Attention):
     The zeros are filled in when an attribute is read, so that who reads none, as training does, pays nothing.
     """
 
-    def __init__(self, looked: dict[str, tuple[Tensor, ChosenHeads]], balance_loss: Tensor | None) -> None:
-        self._looked, self.balance_loss = looked, balance_loss
+    def __init__(
+        self,
+        looked: dict[str, tuple[Tensor | None, ChosenHeads]],
+        captions: torch.Size,
+        *,
+        query_gate: Tensor | None,
+        balance_loss: Tensor | None,
+    ) -> None:
+        self._looked, self._captions = looked, captions  # B, G, T
+        self.query_gate, self.balance_loss = query_gate, balance_loss
 
     @cached_property
     def visual(self) -> Tensor | None:  # type: ignore[override]
@@ -139,11 +155,9 @@ class RoutedAttention(Attention):
     @cached_property
     def gate(self) -> Tensor | None:  # type: ignore[override]
         return torch.cat(
-            [chosen.spread(chosen.weights.expand(*maps.shape[:3], -1)) for maps, chosen in self._looked.values()], -1
+            [chosen.spread(chosen.weights.expand(*self._captions, -1)) for _, chosen in self._looked.values()], -1
         )
 
     def _maps(self, kind: str) -> Tensor | None:
-        if kind not in self._looked:
-            return None
-        maps, chosen = self._looked[kind]
-        return chosen.spread(maps)
+        where, chosen = self._looked.get(kind, (None, None))
+        return None if where is None or chosen is None else chosen.spread(where)

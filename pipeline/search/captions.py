@@ -49,7 +49,7 @@ def search_captions(
         if len(ids) < len(current_ids):
             kept = torch.isin(current_ids, ids).nonzero().squeeze(1)
             rows = current, current_ids = current.select(kept), ids
-        logits, state, attention = decoder.step(tokens, current, state)
+        logits, state, attention = decoder.step(tokens, current, state, maps=keep_attention)
         return logits, state, _AttentionOfStep(attention) if keep_attention else None
 
     return search(

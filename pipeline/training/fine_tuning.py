@@ -81,6 +81,7 @@ def places(
         found.entries[f"decoder.fusion.{kind}.query.weight"] = 0, _each(range(count), config.head_dim)
     heads = [(kind, head) for kind, count in counts.items() for head in range(count)]
     found.entries["decoder.fusion.head_gate"] = 0, heads
+    found.entries["decoder.fusion.query_gate.weight"] = 0, heads
     found.entries["decoder.fusion.output.weight"] = 1, _each(heads, config.head_dim)
     return found
 
@@ -106,8 +107,10 @@ def start_model(model: CaptionModel, folder: Path, words: CaptionTokenizer, cont
     _shift_numbers(state, old_fields, fields)
     other = _load_other_networks(model, settings, folder, context_tokenizer)
     fresh: list[str] = []
+    unread = set(state)
     for own_name, value in model.state_dict().items():
         name = new.tensors.get(own_name, own_name)
+        unread.discard(name)
         source = None if name.startswith(tuple(other)) else state.get(name)
         if source is None or not _copy(source, value, old.entries.get(name), new.entries.get(name)):
             fresh.append(own_name)
@@ -118,8 +121,12 @@ def start_model(model: CaptionModel, folder: Path, words: CaptionTokenizer, cont
         ("labels", _values(old_labels), _values(labels)),
     ):
         overlaps += [_overlap(kind, list(before), list(after))] if before or after else []
-    parts = sorted({_part(name) for name in fresh if not name.startswith(COUNTED_BY_NAME)})
-    return f"start from {folder}: {'; '.join(overlaps)}" + (f"; new: {', '.join(parts)}." if parts else ".")
+    for kind, names in (("new", fresh), ("dropped", unread)):
+        parts = sorted(
+            {_part(name) for name in names if not name.startswith((*COUNTED_BY_NAME, "category ", "label "))}
+        )
+        overlaps += [f"{kind}: {', '.join(parts)}"] if parts else []
+    return f"start from {folder}: {'; '.join(overlaps)}."
 
 
 def _copy(

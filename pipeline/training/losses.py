@@ -38,8 +38,11 @@ def training_loss(
     rate = settings.scheduled_sampling * progress
     if rate > 0:
         inputs = mix_in_guesses(model.decoder, inputs, memory, rate)
-    loss, attention = next_word_loss(model.decoder, inputs, targets, memory, smoothing=settings.label_smoothing)
-    if settings.attention_penalty > 0:
+    penalty = settings.attention_penalty > 0
+    loss, attention = next_word_loss(
+        model.decoder, inputs, targets, memory, smoothing=settings.label_smoothing, maps=penalty
+    )
+    if penalty:
         uneven = doubly_stochastic(attention, targets != 0, memory.visual_mask)
         loss = loss + settings.attention_penalty * uneven
     if attention.balance_loss is not None:  # of head routers with fusion.balance: loss
@@ -51,10 +54,16 @@ def training_loss(
 
 
 def next_word_loss(
-    decoder: Decoder, inputs: Tensor, targets: Tensor, memory: Memory, *, smoothing: float = 0.0
+    decoder: Decoder,
+    inputs: Tensor,
+    targets: Tensor,
+    memory: Memory,
+    *,
+    smoothing: float = 0.0,
+    maps: bool = False,
 ) -> tuple[Tensor, Attention]:
     """Mean cross-entropy of each word of ``targets`` (B, G, T) given ``inputs``, those before it; 0 is padding."""
-    hidden, attention = decoder(inputs, memory)
+    hidden, attention = decoder(inputs, memory, maps=maps)
     words = targets != 0
     logits = decoder.logits(hidden[words]).float()
     return nn.functional.cross_entropy(logits, targets[words], label_smoothing=smoothing), attention
@@ -63,7 +72,7 @@ def next_word_loss(
 @torch.no_grad()
 def mix_in_guesses(decoder: Decoder, inputs: Tensor, memory: Memory, rate: float) -> Tensor:
     """Replace input words (B, G, T) after the first by the model's own guesses, each with probability ``rate``."""
-    hidden, _ = decoder(inputs, memory)
+    hidden, _ = decoder(inputs, memory, maps=False)
     guesses = decoder.logits(hidden).argmax(-1)[..., :-1]
     swap = (torch.rand(guesses.shape, device=guesses.device) < rate) & (inputs[..., 1:] != 0)
     return torch.cat((inputs[..., :1], torch.where(swap, guesses, inputs[..., 1:])), -1)

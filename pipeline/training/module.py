@@ -190,7 +190,7 @@ class CaptionModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         assert self.model is not None
         memory = self.model.encode(**batch.inputs())
-        if self.optim.self_critical:
+        if self.optim.self_critical and self.current_epoch >= self.optim.self_critical_epoch:
             loss, reward = self._self_critical().loss(self.model.decoder, memory, batch.index)
             parts = {"reward": reward}
         else:
@@ -278,7 +278,11 @@ class CaptionModule(L.LightningModule):
         if self._critic is None:
             examples = self.trainer.datamodule.datasets["train"].examples  # type: ignore[attr-defined]
             self._critic = SelfCritical(
-                examples, self.tokenizer, samples=self.optim.self_critical, max_length=self.search.max_length
+                examples,
+                self.tokenizer,
+                samples=self.optim.self_critical,
+                max_length=self.search.max_length,
+                rewards=self.optim.rewards,
             )
         return self._critic
 

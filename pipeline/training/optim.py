@@ -18,6 +18,8 @@ RANGES = {
     **dict.fromkeys(("warmup", "final_lr", "label_smoothing", "scheduled_sampling"), 1.0),
 }
 PARTS = ("backbone", "context", "fusion", "decoder")
+REWARDED = ("CIDEr-D", "ROUGE-L", "METEOR")  # of captions that a model samples of itself
+REWARDS = {"CIDEr-D": 1.0, "METEOR": 2.0}
 
 
 @dataclass
@@ -43,9 +45,10 @@ class OptimConfig:
             about as much attention over a caption as any other.
         scheduled_sampling: probability, at the end of training, that an input word is the model's own guess; it rises
             from 0. Guesses come from a first parallel pass (Mihaylova & Martins 2019), so there is no loop over time.
-        self_critical: train on this many captions that the model samples of each image, rewarded by CIDEr-D,
-            ROUGE-L and METEOR, in place of the true ones (2 or more; for fine-tuning a trained model at a tenth of its
-            rate). 0 is off.
+        self_critical: train on this many captions that the model samples of each image, and rewards, in place of the
+            true ones (2 or more; for fine-tuning a trained model at a tenth of its rate). 0 is off.
+        self_critical_epoch: the epoch from which it does, so that one run learns from true captions first.
+        rewards: what a sampled caption earns: weights of CIDEr-D (0 to 10), ROUGE-L and METEOR (exact matches; 0 to 1).
     """
 
     lr: float = 1e-3
@@ -63,6 +66,8 @@ class OptimConfig:
     attention_penalty: float = 0.0
     scheduled_sampling: float = 0.0
     self_critical: int = 0
+    self_critical_epoch: int = 0
+    rewards: dict[str, float] = field(default_factory=lambda: dict(REWARDS))
 
     def __post_init__(self) -> None:
         for name, most in RANGES.items():
@@ -76,6 +81,16 @@ class OptimConfig:
                 )
         if "backbone" in self.frozen:
             raise UserError("model.optim.frozen lists the backbone: set model.model.backbone.trainable to 'none'.")
+        for name, weight in self.rewards.items():
+            if name not in REWARDED:
+                raise UserError(
+                    f"model.optim.rewards names '{name}'.{did_you_mean(name, REWARDED)} Rewards: {', '.join(REWARDED)}."
+                )
+            check_range(f"model.optim.rewards.{name}", weight, 0, math.inf)
+        if not any(self.rewards.values()):
+            raise UserError(
+                f"model.optim.rewards gives nothing a weight: give one of {', '.join(REWARDED)} a weight above 0."
+            )
         if self.self_critical == 1 or self.self_critical < 0:
             raise UserError(
                 f"model.optim.self_critical is {self.self_critical}: each sample is measured against the image's "

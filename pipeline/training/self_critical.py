@@ -5,7 +5,7 @@ Dimension letters: see ``latent_attention.py``; here G is the number of samples 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from latentcap.metrics.meteor import meteor_exact
 from latentcap.metrics.rouge import rouge_l_of
 from latentcap.model.decoder import Decoder
 from latentcap.model.fusion import Memory
+from latentcap.training.optim import REWARDS
 
 END = "<eos>"
 
@@ -26,16 +27,26 @@ class SelfCritical:
 
     .. math:: \nabla L = -\sum_g (r_g - \bar r_{\setminus g}) \, \nabla \log p(w_g)
 
-    :math:`r_g` is CIDEr-D / 10 + ROUGE-L + METEOR (exact matches) of sample g, document frequencies being those of the
-    training references, and :math:`\bar r_{\setminus g}` the mean reward of the image's other samples. The end of a
-    caption counts as a word, so that a caption that breaks off ("next to a") earns less. Where heads are routed with a
-    balance loss, it is added.
+    :math:`r_g` is a weighted sum of CIDEr-D, ROUGE-L and METEOR (exact matches) of sample g, document frequencies being
+    those of the training references, and :math:`\bar r_{\setminus g}` the mean reward of the image's other samples.
+    The end of a caption counts as a word, so that a caption that breaks off ("next to a") earns less. Where heads are
+    routed with a balance loss, it is added.
+
+    What is learned follows the *spread* of a score times its weight, not its mean. CIDEr-D goes from 0 to 10 and is the
+    only one that knows which words are common. Divided by ten it is drowned by ROUGE-L, which is pleased with "a man in
+    a shirt" for any image.
     """
 
     def __init__(
-        self, examples: Sequence[Example], tokenizer: CaptionTokenizer, *, samples: int, max_length: int
+        self,
+        examples: Sequence[Example],
+        tokenizer: CaptionTokenizer,
+        *,
+        samples: int,
+        max_length: int,
+        rewards: Mapping[str, float] = REWARDS,
     ) -> None:
-        self.tokenizer, self.samples, self.max_length = tokenizer, samples, max_length
+        self.tokenizer, self.samples, self.max_length, self.rewards = tokenizer, samples, max_length, rewards
         references = [[self._text(tokenizer.encode(caption)) for caption in example.captions] for example in examples]
         self.scorer = CiderScorer(references)
         self.references = [frozenset(group) for group in references]
@@ -47,7 +58,7 @@ class SelfCritical:
         others = (rewards.sum(1, keepdim=True) - rewards) / (self.samples - 1)
         inputs, targets = tokens[..., :-1], tokens[..., 1:]
         mask = targets != self.tokenizer.pad_id
-        hidden, attention = decoder(inputs, memory)
+        hidden, attention = decoder(inputs, memory, maps=False)
         log_probs = decoder.logits(hidden[mask]).float().log_softmax(-1)
         chosen = log_probs.gather(1, targets[mask].unsqueeze(1)).squeeze(1)
         advantage = (rewards - others).unsqueeze(-1).expand(mask.shape)[mask]
@@ -67,7 +78,7 @@ class SelfCritical:
         words, done = [word], torch.zeros_like(word, dtype=torch.bool)
         never = list(self.tokenizer.never_generated)
         for length in range(self.max_length + 1):
-            logits, state, _ = decoder.step(word, memory, state)
+            logits, state, _ = decoder.step(word, memory, state, maps=False)
             logits = logits.float()
             logits[..., never] = -torch.inf
             word = torch.multinomial(logits.softmax(-1).flatten(0, 1), 1).view(batch, self.samples)
@@ -82,7 +93,7 @@ class SelfCritical:
         return torch.stack(words, -1)
 
     def reward(self, tokens: Tensor, index: Tensor) -> Tensor:
-        """CIDEr-D / 10 + ROUGE-L + METEOR of captions (B, G, T) of the examples ``index`` (B,): (B, G), 0 to 3."""
+        """What captions (B, G, T) of the examples ``index`` (B,) earn: (B, G), 0 or more."""
         rewards = [
             [self._reward(caption[1 : caption.index(self.tokenizer.eos_id)], example) for caption in captions]
             for captions, example in zip(tokens.tolist(), index.tolist(), strict=True)
@@ -91,7 +102,12 @@ class SelfCritical:
 
     def _reward(self, words: list[int], example: int) -> float:
         text, references = self._text(words), self.references[example]
-        return self.scorer.score(text, example) / 10 + rouge_l_of(text, references) + meteor_exact(text, references)
+        scores: dict[str, Callable[[], float]] = {
+            "CIDEr-D": lambda: self.scorer.score(text, example),
+            "ROUGE-L": lambda: rouge_l_of(text, references),
+            "METEOR": lambda: meteor_exact(text, references),
+        }
+        return sum(weight * scores[name]() for name, weight in self.rewards.items() if weight)
 
     def _text(self, ids: list[int]) -> str:
         """Token ids as words of a text; their numbers do as well as their letters."""
