@@ -110,7 +110,7 @@ def test_labels_and_their_classes_are_found_by_name(old: tuple[Path, CaptionMode
 
 def test_heads_and_views_are_found_by_their_place(old: tuple[Path, CaptionModel]) -> None:
     folder, before = old
-    fusion = FusionConfig(visual_heads=3, text_heads=1, head_dim=8, latent_dim=8)
+    fusion = FusionConfig(visual_heads=3, text_heads=1, head_dim=8, latent_dim=16)
     model = model_of(fusion=fusion, max_views=3)
     start_model(model, folder, tiny_tokenizer())
     mine, theirs = model.decoder.fusion, before.decoder.fusion
@@ -119,7 +119,14 @@ def test_heads_and_views_are_found_by_their_place(old: tuple[Path, CaptionModel]
     assert same(mine.output.weight[:, :16], theirs.output.weight[:, :16])
     assert same(mine.output.weight[:, 24:], theirs.output.weight[:, 16:24])  # the first text head
     assert not same(mine.output.weight[:, 16:24], theirs.output.weight[:, 16:24])
+    assert same(mine.query_gate.weight[[0, 1, 3]], theirs.query_gate.weight[[0, 1, 2]])
     assert same(mine.view[:2], theirs.view)
+
+
+def test_what_the_folder_has_alone_is_told(old: tuple[Path, CaptionModel]) -> None:
+    told = start_model(model_of(fusion=FusionConfig(2, 2, gates="output")), old[0], tiny_tokenizer())
+    assert "new: decoder.fusion.modulate" in told
+    assert "dropped: decoder.fusion.query_gate" in told
 
 
 def test_another_cnn_keeps_its_own_weights(old: tuple[Path, CaptionModel], monkeypatch: pytest.MonkeyPatch) -> None:

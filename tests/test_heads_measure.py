@@ -51,6 +51,22 @@ def measured(**changes: object) -> tuple[HeadMeter, HeadReport]:
     return meter, summarise(meter)
 
 
+def test_a_heads_gate_is_the_mean_of_what_queries_set_times_the_one_gate() -> None:
+    captioner = tiny_captioner()
+    fusion = captioner.model.decoder.fusion
+    fusion.head_gate[1] = 0.5
+    memory, tokens, context = given(captioner)
+    meter = HeadMeter(captioner.model, tokenizer=captioner.tokenizer)
+    meter.update(memory, tokens, context)  # type: ignore[arg-type]
+    with torch.no_grad():
+        _, attention = captioner.model.decoder(tokens[..., :-1], memory)
+    assert attention.query_gate is not None
+    expected = fusion.head_gate * attention.query_gate[tokens[..., 1:] != 0].mean(0)
+    torch.testing.assert_close(torch.tensor([head.gate for head in summarise(meter).heads]), expected)
+    _, plain = measured(fusion=FusionConfig(2, 2, gates="output"))
+    assert [head.gate for head in plain.heads] == [1.0] * 4
+
+
 def test_gate_gradients_are_those_of_each_example_alone() -> None:
     captioner = tiny_captioner()
     memory, tokens, _ = given(captioner)

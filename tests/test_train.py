@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -305,3 +306,12 @@ def test_two_processes_validate_every_example_once(train: Runner) -> None:
     )
     for name in ("val/BLEU-4", "val/CIDEr-D", "val/ROUGE-L", "val/distinct"):
         assert scores[name] == pytest.approx(float(expected[name]), abs=1e-4)
+
+
+def test_a_run_ends_with_rewards(train: Runner) -> None:
+    settings = ["--model.optim.self_critical=2", "--model.optim.self_critical_epoch=1"]
+    root = train("fit", "rewarded", *settings)
+    with open(root / "metrics.csv", encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["train/loss"]]
+    assert {row["epoch"] for row in rows if row["train/reward"]} == {"1"}
+    assert {row["epoch"] for row in rows if not row["train/reward"]} == {"0"}
