@@ -31,7 +31,7 @@ from latentcap.batch.summary import Summary
 from latentcap.data.errors import UserError
 
 BLOCK, IMAGES = 4, 30
-FORMATS = ("jsonl", "csv", "parquet", "parts", "txt", "xmp", "webdataset")
+FORMATS = ("jsonl", "csv", "parquet", "coco", "parts", "txt", "xmp", "webdataset")
 
 
 def fake(block: Block, *, needs_images: bool = True) -> list[Record]:

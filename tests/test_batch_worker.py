@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from latentcap.batch.inputs import Input, Inputs
+from latentcap.batch.wording import Wording
 from latentcap.batch.worker import Worker, WorkerSettings
 from latentcap.captioner import Captioner
 from latentcap.data.batches.context import ContextFields
@@ -188,7 +189,7 @@ def test_one_image_that_the_model_fails_with_fails_alone(
 
 def test_records_hold_what_was_asked_for(captioner: Captioner, tmp_path: Path) -> None:
     search = captioner.search_config(num_captions=2)
-    settings = WorkerSettings("tiny", search=search, prefix="a photo: ", suffix=".", keep_images=True)
+    settings = WorkerSettings("tiny", search=search, wording=Wording("a photo: ", "."), keep_images=True)
     RED.save(tmp_path / "x.png")
     image = ImageRef(str(tmp_path / "x.png"))
     (record,) = Worker(captioner, settings)([Input("x.png", (image,), context="left", numbers={"age": 50.0})])

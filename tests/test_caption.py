@@ -340,3 +340,48 @@ def test_processes_give_what_threads_give(caption: Program, photos: Path, tmp_pa
     assert caption(photos, "--dtype", "float32", "--devices", "2", "--workers", "2", "--device", "cpu") == 0
     assert [json.loads(line)["file"] for line in threads.splitlines()] == [line["file"] for line in caption.lines]
     assert threads == caption.output.read_bytes()
+
+
+def test_a_dry_run_counts_and_names_and_writes_nothing(
+    caption: Program, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "film.mp4").write_text("x")
+    assert caption(photos, "--dry-run") == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines() == ["blue.png", "deep/black.png", "deep/white.png", "green.png", "red.png"]
+    assert "5 to caption, 0 captioned before, 1 skipped, 0 failed of 6 seen" in said.err
+    assert not caption.output.parent.exists()
+
+
+def test_only_what_failed_is_tried_again(caption: Program, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photos / "broken.png").write_text("no image")
+    assert caption(photos, "--retry-failed") == 0
+    assert "nothing has failed" in capsys.readouterr().err
+    assert caption(photos) == 3
+    Image.new("RGB", (8, 8)).save(photos / "broken.png")
+    Image.new("RGB", (8, 8)).save(photos / "later.png")
+    assert caption(photos, "--retry-failed", "--dry-run") == 0
+    assert capsys.readouterr().out.splitlines() == ["broken.png"]
+    assert caption(photos, "--retry-failed") == 0
+    assert [line["file"] for line in caption.lines][5:] == ["broken.png"]
+    assert not (caption.folder / "errors.jsonl").exists()
+    with pytest.raises(UserError, match="give one of them"):
+        caption(photos, "--retry-failed", "--overwrite")
+
+
+def test_several_captions_in_one_text(model: Path, photos: Path) -> None:
+    command = [str(photos / "red.png"), "--model", str(model), "--format", "txt", "--beam-size", "3"]
+    assert main([*command, "--num-captions", "3", "--trigger", "ohwx"]) == 0
+    lines = (photos / "red.txt").read_text().splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("ohwx, ") for line in lines)
+
+
+def test_ids_of_a_table_reach_coco_s_results_and_no_other_output(caption: Program, photos: Path) -> None:
+    table = photos / "t.csv"
+    table.write_text("image,image_id\nred.png,7\n")
+    assert caption(table) == 0
+    assert set(caption.lines[0]) == {"file", "caption", "score", "confidence"}
+    caption.output = caption.output.with_suffix(".json")
+    assert caption(table, "--format", "coco") == 0
+    assert [row["image_id"] for row in json.loads(caption.output.read_text())] == [7]

@@ -29,7 +29,7 @@ class Input:
     ``skipped`` why it is not even tried: it is no image of a kind that is read.
 
     ``images`` are the views of one example, one for all but tables with lists of images; ``views`` their names, or
-    nothing where they have none.
+    nothing where they have none. ``id`` is what a table calls it besides.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Input:
     views: tuple[str, ...] = ()
     error: str = ""
     skipped: str = ""
+    id: str = ""
 
 
 class Inputs:

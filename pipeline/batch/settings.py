@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from latentcap.batch.wording import Wording
 from latentcap.search.config import SearchConfig
 
 BATCH = 128  # images at once by default: a step of the search reads all of the decoder, for one image or for many
@@ -23,7 +24,7 @@ class WorkerSettings:
     heads: str | None = None
     engine: str | None = None
     search: SearchConfig | None = None
-    prefix: str = ""
-    suffix: str = ""
+    wording: Wording = field(default_factory=Wording)
     words: bool = False
     keep_images: bool = False
+    keep_ids: bool = False

@@ -41,17 +41,19 @@ def table_inputs(path: Path, columns: Columns) -> Iterator[dict[str, Any]]:
     """
     fields = Fields(image=columns.image, context=columns.context, caption="")
     root = columns.root
-    image = context = ""
+    image = context = id = ""
     seen: set[int] = set()
     times: Counter[int] = Counter()
     for number, row in enumerate(iter_rows(path), start=1):
         if number == 1:
             found = fields.resolve(row, str(path))
             image = found.image or ""
+            id = found.id or ""
             context = (found.context or "") if columns.reads_context or columns.context else ""
             root = root or image_root(path, row.get(image))
         assert root is not None
         entry = _entry(row, image, context, root=root, where=f"{path}, row {number}", number=number, columns=columns)
+        entry["id"] = (clean_text(row.get(id)) or "") if id else ""
         what = digest(repr([entry[name] for name in ("name", "views", "context", "numbers", "categories")]))
         if what in seen:
             continue

@@ -26,7 +26,7 @@ class Worker:
     ``{"file", "caption", "score", "confidence"}``, with ``"alternatives"`` where more than one caption was asked for
     ``"labels"`` where the model has a label head, and ``"context"`` where there was one; or ``{"file", "error"}``. With
     ``words`` each caption has ``"words"`` too, [word, probability] of each; with ``keep_images`` ``"_images"``, [path,
-    offset, size, name] of each, for outputs that need the images again.
+    offset, size, name] of each, for outputs that need the images again; with ``keep_ids`` ``"_id"``, a table's.
     """
 
     def __init__(self, captioner: Captioner, settings: WorkerSettings) -> None:
@@ -103,20 +103,22 @@ class Worker:
         return parts
 
     def _record(self, item: Input, caption: Caption) -> Record:
-        record: Record = {"file": item.name, **self._entry(caption)}
+        record: Record = {"file": item.name, **self._entry(caption, item.context)}
         if caption.alternatives:
-            record["alternatives"] = [self._entry(other) for other in caption.alternatives]
+            record["alternatives"] = [self._entry(other, item.context) for other in caption.alternatives]
         if caption.labels:
             record["labels"] = caption.labels
+        if item.id and self.settings.keep_ids:
+            record["_id"] = item.id
         if item.context:
             record["context"] = item.context
         if self.settings.keep_images:
             record["_images"] = [[image.path, image.offset, image.size, image.name] for image in item.images]
         return record
 
-    def _entry(self, caption: Caption) -> Record:
+    def _entry(self, caption: Caption, context: str | None) -> Record:
         entry: Record = {
-            "caption": f"{self.settings.prefix}{caption.text}{self.settings.suffix}",
+            "caption": self.settings.wording(caption.text, context),
             "score": round(caption.score, DIGITS),
             "confidence": round(caption.confidence, DIGITS),
         }

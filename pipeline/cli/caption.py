@@ -23,14 +23,17 @@ from typing import Any
 
 from latentcap.batch.engine import Engine
 from latentcap.batch.inputs import Inputs
+from latentcap.batch.journal import digest
 from latentcap.batch.merge import merge
 from latentcap.batch.outputs import BESIDE, MERGING, Output, choose_format, make_output
+from latentcap.batch.plan import failed_before, plan
 from latentcap.batch.run import SKIPPED, Run
 from latentcap.batch.run_folder import RunFolder, model_hash
 from latentcap.batch.settings import WorkerSettings
 from latentcap.batch.shards import Shard, choose_shard
 from latentcap.batch.summary import Summary
 from latentcap.batch.tables import Columns
+from latentcap.batch.wording import Wording
 from latentcap.cli.caption_options import parse
 from latentcap.cli.search_options import search_settings
 from latentcap.data.errors import UserError
@@ -57,15 +60,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def caption(options: argparse.Namespace, shard: Shard, make_engine: MakeEngine) -> int:
     """Caption what the options name, with the model that ``make_engine`` spreads. Returns the exit code."""
+    if options.retry_failed and options.overwrite:
+        raise UserError("--retry-failed goes on with an earlier run, which --overwrite forgets: give one of them.")
+    wording(options)
     if options.gallery and options.gallery.is_dir():
         raise UserError(f"--gallery {options.gallery}: a folder, where the name of an HTML file is needed.")
     kind = choose_format(options.output, options.format)
     inputs = choose_inputs(options, shard, whole_tars=kind == "webdataset")
     output, folder = choose_output(options, kind, shard)
+    if options.dry_run:
+        return show_plan(options, inputs, output, folder)
     with folder:
+        if options.retry_failed and not only_failed(inputs, output, folder):
+            print("nothing has failed: there is nothing to try again", file=sys.stderr)
+            return 0
         if not (folder.manifest or options.overwrite):
             output.check_unknown()
-        engine = make_engine(options, worker_settings(options, keep_images=output.needs_images))
+        engine = make_engine(options, worker_settings(options, output))
         if engine.described and not options.quiet:
             print(f"engine: {engine.described}", file=sys.stderr)
         few = len(list(islice(inputs, options.batch_size * engine.workers * engine.devices)))
@@ -142,6 +153,13 @@ def read_contexts(path: Path) -> dict[str, str]:
     return known
 
 
+def only_failed(inputs: Inputs, output: Output, folder: RunFolder) -> int:
+    """Leave of the inputs those that have failed before. Returns how many there are."""
+    failed, belongs = failed_before(folder.errors, output.journal), inputs.belongs
+    inputs.belongs = lambda item: digest(item.name) in failed and belongs(item)
+    return len(failed)
+
+
 # What comes out -------------------------------------------------------------------------------------------------------
 
 
@@ -168,11 +186,12 @@ def choose_output(options: argparse.Namespace, kind: str, shard: Shard) -> tuple
         existing=options.existing,
         separator=options.separator,
         xmp_name=options.xmp_name,
+        image_ids=options.image_ids,
     )
     return output, RunFolder(run, output=str(output))
 
 
-def worker_settings(options: argparse.Namespace, *, keep_images: bool) -> WorkerSettings:
+def worker_settings(options: argparse.Namespace, output: Output) -> WorkerSettings:
     """What each process that captions loads and writes."""
     return WorkerSettings(
         str(options.model),
@@ -180,11 +199,15 @@ def worker_settings(options: argparse.Namespace, *, keep_images: bool) -> Worker
         dtype=options.dtype,
         engine=options.engine,
         heads=options.heads,
-        prefix=options.prefix,
-        suffix=options.suffix,
+        wording=wording(options),
         words=options.words,
-        keep_images=keep_images,
+        keep_images=output.needs_images,
+        keep_ids=output.needs_ids,
     )
+
+
+def wording(options: argparse.Namespace) -> Wording:
+    return Wording(options.prefix, options.suffix, options.template, options.lowercase, options.trigger)
 
 
 def make_engine(options: argparse.Namespace, given: WorkerSettings) -> Engine:
@@ -205,12 +228,17 @@ def settings(options: argparse.Namespace, kind: str, shard: Shard) -> dict[str, 
     texts = {name: getattr(options, name) for name in ("existing", "separator")} if kind in MERGING else {}
     if kind == "xmp":
         texts["xmp_name"] = options.xmp_name
+    if options.image_ids:
+        texts["image_ids"] = sha256(options.image_ids.read_bytes()).hexdigest()
     return {
         "model": model_hash(options.model),
         "heads": options.heads,
         "format": kind,
         "prefix": options.prefix,
         "suffix": options.suffix,
+        "template": options.template or None,
+        "lowercase": options.lowercase or None,
+        "trigger": options.trigger or None,
         "words": options.words,
         "context": options.context,
         "contexts": sha256(options.contexts.read_bytes()).hexdigest() if options.contexts else None,
@@ -264,6 +292,24 @@ def tell_reasons(what: str, reasons: Counter[str]) -> None:
 
 def tell(text: str) -> None:
     print(printable(text), file=sys.stderr)
+
+
+def show_plan(options: argparse.Namespace, inputs: Inputs, output: Output, folder: RunFolder) -> int:
+    """Say what a run would do. Returns the exit code."""
+    if options.retry_failed:
+        only_failed(inputs, output, folder)
+    summary, names = plan(inputs, output, anew=options.overwrite)
+    for name in names:
+        print(printable(name))
+    if summary.left > len(names):
+        print(f"... and {summary.left - len(names):,} more")
+    tell_reasons("would be skipped", summary.skips)
+    tell_reasons("would fail", summary.failures)
+    tell(
+        f"{summary.left:,} to caption, {summary.earlier:,} captioned before, {summary.skipped:,} skipped, "
+        f"{summary.failed:,} failed of {summary.seen:,} seen: {output}"
+    )
+    return 0
 
 
 def printable(text: str) -> str:

@@ -83,6 +83,13 @@ def _add_output(group: argparse._ArgumentGroup, format: str | None) -> None:
         default="full",
         help="of --format xmp: photo.jpg.xmp (full) or photo.xmp (stem) (default: %(default)s)",
     )
+    add(
+        "--image-ids",
+        type=Path,
+        metavar="JSON",
+        help="of --format coco: COCO's annotations, which have an id for each file name (default: the table's image_id "
+        "or id, else the last number in the file name)",
+    )
     add("--overwrite", action="store_true", help="forget an earlier run into this output and start anew")
     add(
         "--existing",
@@ -93,8 +100,13 @@ def _add_output(group: argparse._ArgumentGroup, format: str | None) -> None:
     add("--separator", default=" ", metavar="TEXT", help="between the texts of --existing append and prepend")
     add("--prefix", default="", metavar="TEXT", help="put before each caption")
     add("--suffix", default="", metavar="TEXT", help="put after each caption")
+    add("--template", default="", metavar="TEXT", help="such as 'a photo of {caption}, {context}'")
+    add("--lowercase", action="store_true", help="captions in lower case")
+    add("--trigger", default="", metavar="WORD", help="put first, with a comma, unless the caption has it already")
     add("--words", action="store_true", help="also write each word with its probability")
     add("--gallery", type=Path, metavar="HTML", help="also write a page that shows images and captions")
+    add("--retry-failed", action="store_true", help="only the images that errors.jsonl names")
+    add("--dry-run", action="store_true", help="say how many images would be captioned, and name ten; write nothing")
     add("--quiet", action="store_true", help="no progress and no summary; failures are reported all the same")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from latentcap.batch.outputs.base import EXISTING, Output
+from latentcap.batch.outputs.coco import CocoFile, read_image_ids
 from latentcap.batch.outputs.parts import ParquetParts
 from latentcap.batch.outputs.sidecar import Sidecars
 from latentcap.batch.outputs.table import CsvFile, ParquetFile
@@ -14,7 +15,7 @@ from latentcap.data.errors import UserError, did_you_mean
 
 __all__ = ["BESIDE", "EXISTING", "FORMATS", "MERGING", "XMP_NAMES", "Output", "choose_format", "make_output"]
 
-FORMATS = ("jsonl", "csv", "parquet", "parts", "txt", "caption", "xmp", "embed", "webdataset")
+FORMATS = ("jsonl", "csv", "parquet", "coco", "parts", "txt", "caption", "xmp", "embed", "webdataset")
 BESIDE = ("txt", "caption", "xmp", "embed")
 """Formats whose captions are with the images, so that they need no output."""
 MERGING = (*BESIDE, "webdataset")
@@ -50,6 +51,7 @@ def make_output(
     existing: str = "skip",
     separator: str = " ",
     xmp_name: str = "full",
+    image_ids: Path | None = None,
 ) -> Output:
     """The output of a format; ``run`` is its run folder."""
     if kind in ("txt", "caption"):
@@ -61,6 +63,8 @@ def make_output(
     assert path is not None
     if kind == "csv":
         return CsvFile(path, run, num_captions=num_captions)
+    if kind == "coco":
+        return CocoFile(path, run, ids=read_image_ids(image_ids) if image_ids else None)
     if kind == "parquet":
         return ParquetFile(path, run)
     if kind == "parts":

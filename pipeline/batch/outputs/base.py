@@ -16,11 +16,13 @@ class Output:
 
     Attributes:
         needs_images: records carry the places of their images, as ``"_images"``.
+        needs_ids: records carry the ids that a table gives, as ``"_id"``.
         path: the file or folder; None for sidecars beside their images.
         why_skipped: what is said of an input that :meth:`prepare` does not want.
     """
 
     needs_images = False
+    needs_ids = False
     why_skipped = ""
 
     def __init__(self, path: Path | None, journal: Path) -> None:

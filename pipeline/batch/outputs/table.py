@@ -30,8 +30,11 @@ class TableFile(Output, ABC):
         if self.file.is_file() and self._mark.read() == size:
             return
         with written_to_disk(self.file) as file:
-            self.write(public(iter(self.journal)), file)
+            self.write(self.records(), file)
         self._mark.write(size)
+
+    def records(self) -> Iterator[Record]:
+        return public(iter(self.journal))
 
     @abstractmethod
     def write(self, records: Iterator[Record], file: IO[bytes]) -> None:

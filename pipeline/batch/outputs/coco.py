@@ -1,0 +1,80 @@
+"""COCO's results: a list of ``{"image_id", "caption"}``, as pycocoevalcap and COCO's server read it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+from latentcap.batch.inputs import Input
+from latentcap.batch.journal import Record
+from latentcap.batch.outputs.table import TableFile
+from latentcap.data.errors import UserError
+
+ImageId = int | str
+
+
+class CocoFile(TableFile):
+    """A file of JSON. An image's id is that of ``ids``, which knows it by path or file name; else the table's; else the
+    last number in its file name. Images without an id fail, and so does the second with the same one.
+    """
+
+    needs_ids = True
+
+    def __init__(self, path: Path, run: Path, *, ids: dict[str, ImageId] | None = None) -> None:
+        super().__init__(path, run)
+        self.ids = ids
+        self._seen: set[ImageId] = set()
+
+    def id_of(self, name: str, stated: str) -> ImageId | None:
+        if self.ids is not None:
+            return self.ids.get(name, self.ids.get(_base(name)))
+        if stated:
+            return int(stated) if stated.isdecimal() else stated
+        numbers = re.findall(r"\d+", os.path.splitext(_base(name))[0])
+        return int(numbers[-1]) if numbers else None
+
+    def prepare(self, item: Input, *, known: bool) -> Input | None:
+        if item.error:
+            return item
+        id = self.id_of(item.name, item.id)
+        if id is None:
+            where = "it is not in --image-ids" if self.ids is not None else "its name has no digits (see --image-ids)"
+            return replace(item, error=f"no image_id: {where}")
+        if id in self._seen:
+            return replace(item, error=f"image_id {id} is that of another image already")
+        self._seen.add(id)
+        return item
+
+    def records(self) -> Iterator[Record]:
+        return iter(self.journal)
+
+    def write(self, records: Iterator[Record], file: IO[bytes]) -> None:
+        file.write(b"[")
+        for number, record in enumerate(records):
+            told = {"image_id": self.id_of(record["file"], record.get("_id", "")), "caption": record["caption"]}
+            text = json.dumps(told, ensure_ascii=False)
+            file.write(f"{',' if number else ''}\n{text}".encode("utf-8", "backslashreplace"))
+        file.write(b"\n]\n")
+
+
+def read_image_ids(path: Path) -> dict[str, ImageId]:
+    """Ids by file name, of COCO's annotations: ``{"images": [{"id", "file_name"}]}``. Raises UserError for others."""
+    try:
+        images = json.loads(path.read_bytes())["images"]
+        return {str(image["file_name"]): image["id"] for image in images}
+    except OSError as error:
+        raise UserError(f"--image-ids {path}: cannot be read ({error.strerror}).") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f'--image-ids {path}: {{"images": [{{"id": 139, "file_name": "000000000139.jpg"}}, ...]}} is needed, as in '
+            "COCO's annotations."
+        ) from None
+
+
+def _base(name: str) -> str:
+    return os.path.basename(name.rsplit(".tar:", 1)[-1])
