@@ -333,6 +333,8 @@ LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
     ("name", "content", "expected"),
     [
         ("t.csv", "picture,caption\na.jpg,x\n", "Columns found: picture, caption"),
+        ("t.tsv", "URL\tTEXT\nhttps://a.org/1.jpg\tx\n", "(column URL), where files are needed. Fetch them first"),
+        ("t.csv", "image,caption\nhttps://a.org/1.jpg,x\n", "addresses on the web (https://a.org/1.jpg)"),
         ("t.csv", "image,caption\na.jpg,a dog, wet\n", "line 2: 3 fields"),
         ("t.csv", "a.jpg,a dog\n", "no row after the first line, which names the columns: 'a.jpg,a dog'"),
         ("t.csv", "", "the file is empty"),

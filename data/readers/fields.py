@@ -23,6 +23,7 @@ CAPTION_COLUMNS = (
     *("captions", "caption", "text", "sentence", "sentences", "report", "caption_text", "comment", "raw"),
     "description",
 )
+ADDRESS_COLUMNS = ("url", "image_url", "img_url", "coco_url", "flickr_url")
 ID_COLUMNS = ("id", "image_id")
 VIEWS_COLUMN = "views"  # the names of a row's images, such as frontal and lateral
 GROUP_COLUMNS = ("patient_id", "subject_id", "case_id")
@@ -80,6 +81,9 @@ class Fields:
             match = next((column for column in names if column in found), None)
             if match is None and name is not None and name.partition(".")[0] in found:
                 return name  # an entry of an object: caption=sentences.raw
+            addresses = [column for column in found if column.lower() in ADDRESS_COLUMNS]
+            if match is None and name is None and field == "image" and required and addresses:
+                raise addresses_alone(where, f"column {addresses[0]}")
             if match is None and (required or name is not None):
                 listing = ", ".join(found) or "none"
                 hint = did_you_mean(name, found) if name is not None else f" Looked for: {', '.join(usual)}."
@@ -102,6 +106,14 @@ class Fields:
             labels=tuple(find("labels", name, ()) or name for name in self.labels if name != FINDINGS or name in found),
             group=find("group", self.group, GROUP_COLUMNS),
         )
+
+
+def addresses_alone(where: str, which: str) -> UserError:
+    """What is said of images that are on the web."""
+    return UserError(
+        f"{where}: its images are addresses on the web ({which}), where files are needed. Fetch them first, for "
+        "example with img2dataset, whose tars and folders are read."
+    )
 
 
 class Skipped(NamedTuple):

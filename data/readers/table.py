@@ -10,7 +10,7 @@ from typing import Any
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example, ImageRef
 from latentcap.data.readers.captions import is_null
-from latentcap.data.readers.fields import IMAGE_COLUMNS, ReadOptions, Row, clean_text
+from latentcap.data.readers.fields import IMAGE_COLUMNS, ReadOptions, Row, addresses_alone, clean_text
 from latentcap.data.readers.paths import guess_root, native
 from latentcap.data.readers.rows import columns_of, load_rows
 from latentcap.data.readers.splits import split_in_name
@@ -95,6 +95,8 @@ def _image(value: Any, root: Path, where: str) -> ImageRef:
         return ImageRef(path=where, data=value)
     if is_null(value) or not str(value).strip():
         raise UserError(f"{where}: no image. Every row needs the path of one; leave the row out, or complete it.")
+    if str(value).lstrip().startswith(("http://", "https://")):
+        raise addresses_alone(where, str(value).strip())
     return ImageRef(path=str(root / native(str(value).strip(), root)))
 
 
