@@ -182,3 +182,13 @@ def test_images_are_found_in_a_folder_beside_the_table(tmp_path: Path) -> None:
     (tmp_path / "images" / "0.jpg").write_bytes(b"x")
     (example,) = read_examples(table(tmp_path / "t.csv", "image,caption\n0.jpg,x\n"))
     assert example.images[0].read_bytes() == b"x"
+
+
+def test_images_are_found_in_the_one_folder_that_holds_them(tmp_path: Path) -> None:
+    (tmp_path / "flickr30k_images").mkdir()
+    (tmp_path / "flickr30k_images" / "0.jpg").write_bytes(b"x")
+    path = table(tmp_path / "results.csv", "image_name| comment_number| comment\n0.jpg| 0| x\n")
+    assert read_examples(path)[0].images[0].read_bytes() == b"x"
+    (tmp_path / "thumbnails").mkdir()
+    (tmp_path / "thumbnails" / "0.jpg").write_bytes(b"y")
+    assert read_examples(path)[0].images[0].path == str(tmp_path / "0.jpg")

@@ -63,7 +63,7 @@ def examples_from_rows(
 
 
 def rows_root(rows: Sequence[Row], path: Path, options: ReadOptions) -> Path:
-    """The given root or the table's folder; a folder of images in it or beside it where the first row's image is."""
+    """The given root or the table's folder; another folder in it, or that above it, where the first row's image is."""
     if options.image_root:
         return options.image_root
     column = options.fields.image or next((name for name in IMAGE_COLUMNS if rows and name in rows[0]), None)
@@ -75,8 +75,13 @@ def image_root(path: Path, first: Any) -> Path:
     name = first[0] if isinstance(first, list | tuple) and first else first
     if not isinstance(name, str) or not name.strip():
         return path.parent
+    image = native(name.strip(), path.parent)
     bases = (path.parent, *(path.parent / folder for folder in IMAGE_FOLDERS), path.parent.parent)
-    return guess_root(bases, ("",), native(name.strip(), path.parent))
+    root = guess_root(bases, ("",), image)
+    if (root / image).exists():
+        return root
+    others = [folder for folder in path.parent.iterdir() if (folder / image).is_file()]
+    return others[0] if len(others) == 1 else root
 
 
 def row_images(value: Any, root: Path, where: str) -> tuple[ImageRef, ...]:
