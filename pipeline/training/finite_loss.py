@@ -56,7 +56,8 @@ class FiniteLoss(Callback):
             raise self._error(trainer, module, "training")
 
     def _error(self, trainer: L.Trainer, module: L.LightningModule, what: str) -> NotFinite:
-        where = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step + 1}"
+        step = trainer.global_step + (what == "training")  # the one that has begun, or the last one
+        where = f"epoch {trainer.current_epoch + 1}, step {step}"
         return NotFinite(f"the {what} loss is not a number any more ({where}): {self._cause(trainer, module)}")
 
     def _cause(self, trainer: L.Trainer, module: L.LightningModule) -> str:
