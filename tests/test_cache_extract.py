@@ -124,6 +124,8 @@ def test_unreadable_images_are_reported_and_skipped(refs: list[ImageRef], cache:
     assert report.computed == 7
     assert sorted(Path(ref.path).name for ref, _ in report.unreadable) == ["0.png", "4.png", "9.png"]
     assert all(reason for _, reason in report.unreadable)
+    why = {Path(ref.path).name: reason for ref, reason in report.unreadable}
+    assert "not an image but text, as failed downloads leave" in why["4.png"]
     assert seen[-1] == (9, 9)
     good = [ref for i, ref in enumerate(refs) if i not in (0, 4, 9)]
     assert entries(cache, good).shape == (7, *SHAPE)
@@ -197,7 +199,7 @@ def test_images_inside_a_real_tar(cache: FeatureCache) -> None:
     with tarfile.open(path) as tar:
         members = [member for member, _ in zip(tar, range(200), strict=False) if member.name.endswith(".jpg")]
     refs = [ImageRef(str(path), member.offset_data, member.size, member.name) for member in members]
-    report = fill(refs, cache, decode=lambda encoded: decode_for(encoded, CONFIG), batch_size=32)
+    report = fill(refs, cache, decode=lambda encoded, name: decode_for(encoded, CONFIG, name=name), batch_size=32)
     assert report.unreadable == []
     expected = eval_transform(CONFIG)(decode_for(refs[7].read_bytes(), CONFIG))
     assert torch.equal(entries(cache, refs)[7], encode(expected[None])[0].half())

@@ -239,7 +239,7 @@ def test_the_feature_cache_holds_no_identifier(tmp_path: Path) -> None:
         cache=cache,
         encode=lambda images: images.flatten(2).mT,
         transform=lambda image, seed: eval_transform(config)(image),
-        decode=lambda encoded: decode_for(encoded, config),
+        decode=lambda encoded, name: decode_for(encoded, config, name=name),
         workers=1,
     )
     assert len(cache) == 2

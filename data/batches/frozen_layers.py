@@ -65,7 +65,7 @@ class FrozenLayers:
             transform=VariedImage(image, augmentation),
             variants=variants,
             change=change,
-            decode=lambda encoded: decode_for(encoded, image),
+            decode=lambda encoded, name: decode_for(encoded, image, name=name),
             batch_size=self.batch_size,
             workers=workers,
             progress=progress,

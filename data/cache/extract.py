@@ -42,7 +42,7 @@ def extract(
     transform: Callable[[Image.Image, int], Tensor],
     variants: int = 1,
     change: str = "",
-    decode: Callable[[bytes], Image.Image] = decode_image,
+    decode: Callable[..., Image.Image] = decode_image,
     batch_size: int = 8,
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
@@ -58,7 +58,7 @@ def extract(
             threads.
         variants: how many variants of each image: 0 up to this number, which is not included.
         change: what ``transform`` does to variants other than 0, for :func:`entry_key`.
-        decode: encoded bytes to an RGB image; OSError marks the image as unreadable.
+        decode: encoded bytes, and the `name` of their file, to an RGB image; OSError marks the image as unreadable.
         batch_size: entries that are encoded at once. On a CPU small batches stay in its cache.
         workers: threads that each read, decode, transform and encode.
         progress: called with (done, total) entries, of those that were missing.
@@ -89,7 +89,7 @@ def extract(
                 encoded = same[digest][0].read_bytes()
                 if hashlib.sha256(encoded).hexdigest() != digest:
                     raise OSError("changed while it was being read; run again")
-                image = decode(encoded)
+                image = decode(encoded, name=str(same[digest][0]))
             except OSError as error:
                 unreadable += [(ref, str(error)) for ref in same[digest]]
                 continue
