@@ -68,7 +68,8 @@ class FoldedDecoder:
         table = decoder.embedding.weight
         self.decoder, self.dtype = decoder, dtype
         self.image = _gates(query_in)  # (4 * Z, E)
-        self.words = linear(table, self.image, _gates(query_biases[0] + query_biases[1])).to(dtype)  # (V, 4 * Z)
+        self.image_bias = _gates(query_biases[0] + query_biases[1])
+        self.words = linear(table, self.image, self.image_bias).to(dtype)  # (V, 4 * Z)
         self.recurrent = _gates(query_hidden).to(dtype)  # (4 * Z, Z)
         asked = [torch.cat([*map(_latent_queries, kinds)])]  # (H * D, Z)
         biases = [table.new_zeros(len(asked[0]))]
@@ -110,9 +111,15 @@ class FoldedDecoder:
 
         V is rounded up to a multiple of ``WIDTH``: what is no word has -inf.
         """
-        asking, asking_cell, speaking, speaking_cell, latents = state.beams
-        gates = embedding(tokens, self.words) + _product(asking, self.recurrent)
-        asking, asking_cell = _lstm(gates.float().add_(state.image), asking_cell)
+        gates = embedding(tokens, self.words) + _product(state.beams[0], self.recurrent)
+        return self.step_from_gates(gates.float().add_(state.image), tokens, memory, state, maps=maps)
+
+    def step_from_gates(
+        self, gates: Tensor, tokens: Tensor, memory: Memory, state: FoldedState, *, maps: bool = True
+    ) -> tuple[Tensor, FoldedState, Attention]:
+        """:meth:`step` from where the query LSTM's gates (B, G, 4 * Z), float32, are known."""
+        _, asking_cell, speaking, speaking_cell, latents = state.beams
+        asking, asking_cell = _lstm(gates, asking_cell)
         asking = asking.to(self.dtype)
         latest = embedding(tokens, self.latents)
         if self.decoder.fusion.position != "keys":
@@ -142,7 +149,7 @@ class FoldedDecoder:
     def _read(self, queries: Tensor, memory: Memory, latents: Tensor, *, maps: bool) -> tuple[Tensor, Attention]:
         """Queries of all heads (B, G, H * D) to what they read, (B, G, 1, H, D)."""
         fusion = self.decoder.fusion
-        queries = queries.unflatten(-1, (1, -1, fusion.latent_dim))  # (B, G, 1, H, D)
+        queries = queries.view(queries.size(0), queries.size(1), 1, -1, fusion.latent_dim)  # (B, G, 1, H, D)
         heads, read, visual, text = 0, [], None, None
         if fusion.visual is not None:
             heads = fusion.visual.num_heads
@@ -180,10 +187,12 @@ def _product(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     On a CPU each new number of rows costs the compilation of a kernel in bfloat16, which takes as long as a small
     product, and searches that end one by one have all numbers. Rows are rounded up by an eighth at most.
     """
+    if values.dtype == torch.float32 or not values.is_cpu:
+        return linear(values, weight, bias)
     rows = values.shape[0] * values.shape[1]
     step = max(WIDTH, 1 << max(0, rows.bit_length() - 4))
     blank = -rows % step
-    if not blank or values.dtype == torch.float32 or not values.is_cpu:
+    if not blank:
         return linear(values, weight, bias)
     padded = pad(values.flatten(0, 1), (0, 0, 0, blank))
     return linear(padded, weight, bias)[:rows].unflatten(0, values.shape[:2])

@@ -68,7 +68,7 @@ class ContextEncoder(nn.Module):
             column = batch.categories[:, index]
             missing = table.num_embeddings - 1  # type: ignore[operator]
             pieces.append(table(torch.where(column < 0, missing, column)).unsqueeze(1))
-        always = batch.mask.new_ones(len(present), sum(piece.shape[1] for piece in pieces))
+        always = batch.mask.new_ones(present.shape[0], sum(piece.shape[1] for piece in pieces))
         if batch.tokens.shape[1]:
             pieces.append(self._encode_text(batch))
         return torch.cat(pieces, 1), torch.cat((always, batch.mask), 1)

@@ -113,10 +113,10 @@ class LatentAttention(nn.Module):
         own_keys = own if own_keys is None else own_keys
         if not maps and (own is None or shared.shape[1] <= COPIED):
             return _read_fused(queries, keys, shared, shared_mask, own_keys, own, own_mask), None
-        captions = queries.shape[:4]  # B, G, T, H
+        captions = [queries.size(axis) for axis in range(4)]  # B, G, T, H; part of a shape is a constant of a trace
         with full_precision(queries):
             shared = shared.float()
-            scores = (queries.flatten(1, 3) @ keys.float().mT).view(*captions, -1)
+            scores = (queries.flatten(1, 3) @ keys.float().transpose(1, 2)).view(*captions, -1)
             if shared_mask is not None:
                 scores = scores.masked_fill(~shared_mask[:, None, None, None], -math.inf)
             if own is None:
@@ -124,7 +124,7 @@ class LatentAttention(nn.Module):
                 return (probabilities.flatten(1, 3) @ shared).view(*captions, -1), probabilities
             assert own_keys is not None
             own = own.float()
-            own_scores = (queries.flatten(2, 3) @ own_keys.float().mT).view(*captions, -1)
+            own_scores = (queries.flatten(2, 3) @ own_keys.float().transpose(2, 3)).view(*captions, -1)
             if own_mask is not None:
                 own_scores = own_scores.masked_fill(~own_mask[:, None], -math.inf)
             probabilities = torch.cat((scores, own_scores), -1).softmax(-1)

@@ -1,0 +1,39 @@
+"""Take a model where PyTorch does not fit:  latentcap export onnx rsicd out/
+
+The folder holds two ONNX graphs, tokenizer, config and run.py, one file that needs onnxruntime, numpy, pillow and
+tokenizers alone:  python out/run.py photos/*.jpg
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from latentcap.cli.model_option import WHICH
+from latentcap.cli.verbs import choose
+from latentcap.data.errors import UserError
+from latentcap.in_the_box import find_model
+
+VERBS = {"onnx": "graphs for onnxruntime, and a program of one file that captions with them"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program. Returns its exit code. Raises UserError for a mistake in the command."""
+    verb, rest = choose("latentcap export", "Take a model where PyTorch does not fit.", VERBS, arguments or [])
+    parser = argparse.ArgumentParser(prog=f"latentcap export {verb}", description=f"Write {VERBS[verb]}.")
+    parser.add_argument("model", type=find_model, metavar="MODEL", help=WHICH)
+    parser.add_argument("folder", type=Path, metavar="OUT", help="the folder to write, new or empty")
+    parser.add_argument("--half", action="store_true", help="store weights in half precision: half the size")
+    parser.add_argument("--heads", metavar="V+T", help="export only the first V visual and T text heads")
+    options = parser.parse_args(rest)
+    try:
+        from latentcap.export.folder import export_onnx
+    except ImportError as error:
+        raise UserError(
+            f"exporting needs the extra 'export': pip install 'latentcap[export]' ({error.name} is missing)."
+        ) from None
+    export_onnx(options.model, options.folder, half=options.half, heads=options.heads)
+    size = sum(path.stat().st_size for path in options.folder.iterdir()) / 1e6
+    print(f"{options.folder}: {size:.1f} MB. Caption with: python {options.folder / 'run.py'} IMAGES")
+    return 0
