@@ -1,7 +1,7 @@
 """Take a model where PyTorch does not fit:  latentcap export onnx rsicd out/
 
-The folder holds two ONNX graphs, tokenizer, config and run.py, one file that needs onnxruntime, numpy, pillow and
-tokenizers alone:  python out/run.py photos/*.jpg
+``onnx``: two graphs, tokenizer, config and run.py, one file that needs onnxruntime, numpy, pillow and tokenizers alone.
+``web``: a static folder that captions in the browser.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from latentcap.cli.verbs import choose
 from latentcap.data.errors import UserError
 from latentcap.in_the_box import find_model
 
-VERBS = {"onnx": "graphs for onnxruntime, and a program of one file that captions with them"}
+VERBS = {
+    "onnx": "graphs for onnxruntime, and a program of one file that captions with them",
+    "web": "a static folder that captions in the browser, with onnxruntime-web",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,14 +29,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, metavar="OUT", help="the folder to write, new or empty")
     parser.add_argument("--half", action="store_true", help="store weights in half precision: half the size")
     parser.add_argument("--heads", metavar="V+T", help="export only the first V visual and T text heads")
+    if verb == "web":
+        parser.add_argument(
+            "--runtime", type=Path, metavar="FOLDER",
+            help="npm's package onnxruntime-web (default: node_modules/onnxruntime-web)",
+        )  # fmt: skip
     options = parser.parse_args(rest)
     try:
         from latentcap.export.folder import export_onnx
+        from latentcap.export.web import export_web
     except ImportError as error:
         raise UserError(
             f"exporting needs the extra 'export': pip install 'latentcap[export]' ({error.name} is missing)."
         ) from None
-    export_onnx(options.model, options.folder, half=options.half, heads=options.heads)
+    if verb == "web":
+        export_web(options.model, options.folder, runtime=options.runtime, half=options.half, heads=options.heads)
+        use = f"Serve it: python -m http.server -d {options.folder}"
+    else:
+        export_onnx(options.model, options.folder, half=options.half, heads=options.heads)
+        use = f"Caption with: python {options.folder / 'run.py'} IMAGES"
     size = sum(path.stat().st_size for path in options.folder.iterdir()) / 1e6
-    print(f"{options.folder}: {size:.1f} MB. Caption with: python {options.folder / 'run.py'} IMAGES")
+    print(f"{options.folder}: {size:.1f} MB. {use}")
     return 0

@@ -19,7 +19,7 @@ COMMANDS = {
     "heads": "the head laboratory: report, prune, budget, sweep",
     "serve": "caption over HTTP: OpenAI's API, our own, and a page",
     "push": "share a model on the Hugging Face hub",
-    "export": "take a model where PyTorch does not fit: ONNX",
+    "export": "take a model where PyTorch does not fit: ONNX, web",
     "prepare": "check a data set before training on it",
     "demo": "train, score and caption on an embedded data set, in minutes",
     "bench": "measure speed and memory beside the alternatives",

@@ -1,0 +1,48 @@
+// Beam search over one image's memory: the words of the best caption. The same search as latentcap's own.
+
+export async function search(ort, step, memory, config) {
+  const {beam_size: size, max_length: longest, min_length: shortest, length_penalty: penalty} = config.search;
+  const tensor = (values, ...sizes) => new ort.Tensor("int64", BigInt64Array.from(values, BigInt), sizes);
+  const rank = (total, length) => total / Math.max(length, 1) ** penalty;
+  const shapes = config.states.map(name => name === "latents" ? [1, 1, 0, config.latent] : [1, 1, config.hidden]);
+  let states = shapes.map(shape => new ort.Tensor("float32", new Float32Array(shape.reduce((a, b) => a * b)), shape));
+  let beams = [{total: 0, parent: 0, words: []}], found = [];
+  for (let length = 0; length <= longest; length++) {
+    const feeds = {...memory,
+      word: tensor(beams.map(beam => beam.words.at(-1) ?? config.bos), 1, beams.length),
+      parent: tensor(beams.map(beam => beam.parent), 1, beams.length)};
+    config.states.forEach((name, i) => { feeds[name] = states[i]; });
+    const next = await step.run(feeds);
+    states = config.states.map(name => next[`next_${name}`]);
+    const logProbs = next.log_probs.data, vocabulary = next.log_probs.dims[2], choices = [];
+    beams.forEach(({total, words}, parent) => {
+      const ranked = Array.from({length: vocabulary}, (_, word) => word)
+        .filter(word => word !== config.eos || length >= shortest)
+        .sort((a, b) => logProbs[parent * vocabulary + b] - logProbs[parent * vocabulary + a]).slice(0, 2 * size);
+      for (const word of ranked) {
+        const sum = Math.fround(total + logProbs[parent * vocabulary + word]);
+        if (sum > -Infinity) choices.push({total: sum, parent, word, before: words});
+      }
+    });
+    choices.sort((a, b) => b.total - a.total);
+    for (const {total, word, before} of choices.slice(0, size))
+      if (word === config.eos) found.push({score: rank(total, length + 1), words: before});
+    found = found.sort((a, b) => b.score - a.score).slice(0, size);
+    const going = length === longest ? [] : choices.slice(0, 2 * size).filter(({word}) => word !== config.eos).slice(0, size);
+    if (!going.length && !found.length) {
+      const best = beams.reduce((a, b) => b.total > a.total ? b : a);
+      found.push({score: rank(best.total, length), words: best.words});
+    }
+    const full = found.length === size;
+    if (!going.some(({total}) => !full || found.at(-1).score < rank(total, length + 1))) break;
+    beams = going.map(({total, parent, word, before}) => ({total, parent, words: [...before, word]}));
+  }
+  return found[0].words;
+}
+
+// Ids to text: words and a space between them, or pieces, each its bytes.
+export function decode(ids, {vocabulary, tokenizer}) {
+  const written = ids.filter(id => id > 3).map(id => vocabulary[id]);
+  if (tokenizer === "bpe") return new TextDecoder().decode(Uint8Array.from(written.flat()));
+  return written.join(" ").replaceAll(" .", ".");
+}
