@@ -64,7 +64,7 @@ class EncodeGraph(nn.Module):
         super().__init__()
         fields = model.context.fields if model.context is not None else None
         several = model.config.max_views > 1
-        self.image, self.backbone = image, inference_copy(model.backbone, torch.float32)
+        self.image, self.backbone = image, inference_copy(model.backbone.built, torch.float32)
         self.model = _spelled_out(model)
         self.inputs = ("pixels", *(("view_mask",) if several else ()))
         self.memory = memory_names(model)
