@@ -41,6 +41,8 @@ AXES = {
     "visual_mask": {0: "batch", 1: "regions"},
     "context": {0: "batch", 1: "context"},
     "context_mask": {0: "batch", 1: "context"},
+    "visual_keys": {0: "batch", 1: "regions"},
+    "context_keys": {0: "batch", 1: "context"},
     "summary": {0: "batch"},
     "word": {0: "batch", 1: "beams"},
     "parent": {0: "batch", 1: "beams"},
@@ -147,6 +149,8 @@ class StepGraph(nn.Module):
             known.get("context", nothing),
             known.get("context_mask", summary.new_zeros(summary.shape[0], 1, dtype=torch.bool)),
             summary,
+            visual_keys=known.get("visual_keys"),
+            context_keys=known.get("context_keys"),
         )
 
     def examples(self, memory: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -169,7 +173,8 @@ def memory_names(model: CaptionModel) -> tuple[str, ...]:
     names = ["visual"] * (model.decoder.fusion.visual is not None)
     names += ["visual_mask"] * bool(names and model.config.max_views > 1)
     names += ["context", "context_mask"] * (model.context is not None and model.decoder.fusion.text is not None)
-    return (*names, "summary")
+    keys = [f"{name}_keys" for name in ("visual", "context") if name in names]
+    return (*names, *(keys if model.decoder.fusion.position == "keys" else ()), "summary")
 
 
 def make_graphs(model: CaptionModel, image: ImageConfig, never: Sequence[int]) -> dict[str, onnx.ModelProto]:
