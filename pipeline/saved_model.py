@@ -89,6 +89,7 @@ class SavedModel:
             vocab_size=len(tokenizer),
             fields=read_fields(folder),
             labels=config.get("labels"),
+            label_lists=config.get("label_lists"),
             load_weights=False,
             backbone=backbone,
         )
@@ -128,6 +129,7 @@ class SavedModel:
             "model": settings,
             "fields": {"numbers": fields.numbers, "categories": fields.categories},
             **({"labels": self.model.labels.classes} if self.model.labels is not None else {}),
+            **({"label_lists": lists} if (lists := getattr(self.model.labels, "lists", {})) else {}),
             **({"views": list(self.slots.names)} if self.slots.names else {}),
             "image": self.image.to_dict(),
             "search": self.search.to_dict(),

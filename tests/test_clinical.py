@@ -9,7 +9,7 @@ import pytest
 
 from latentcap.metrics.bootstrap import draw, interval
 from latentcap.metrics.clinical.imaging_terms import imaging_terms
-from latentcap.metrics.clinical.scores import chexpert_agreement, imaging_agreement
+from latentcap.metrics.clinical.scores import chexpert_agreement, imaging_agreement, named_agreement
 from tests.helpers import real_data
 
 GIVEN = ["Cardiomegaly. No effusion.", "The lungs are clear.", "Possible pneumonia."]
@@ -72,3 +72,14 @@ def test_real_captions_name_the_modality_and_plane_of_their_records() -> None:
             right += description["Plane"].lower() in planes
     assert named > 300
     assert right / named > 0.85
+
+
+def test_what_a_label_head_names_is_measured_like_what_a_report_says() -> None:
+    references = [["Large effusion."], ["Cardiomegaly. Possible edema."], ["Clear lungs."]]
+    said = ["pleural effusion.", "the heart is enlarged.", "no acute disease."]
+    named = [["Pleural Effusion"], ["Cardiomegaly"], ["No Finding"]]
+    for uncertain in ("positive", "negative", "ignore"):
+        settings = {"uncertain": uncertain}
+        own, other = named_agreement(named, references, **settings), chexpert_agreement(said, references, **settings)  # type: ignore[arg-type]
+        assert own.per_finding() == other.per_finding()
+        assert own.scores() == other.scores()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from latentcap.captioner import Captioner
 from latentcap.cli.evaluate import main
 from latentcap.cli.evaluate_seeds import main as seeds
 from latentcap.data.batches.context import ContextFields
@@ -16,7 +17,8 @@ from latentcap.data.errors import UserError
 from latentcap.data.example import Example, ImageRef
 from latentcap.evaluation.baselines import ablations, nearest, places_of_others
 from latentcap.evaluation.comparison import compare
-from tests.helpers import tiny_captioner
+from latentcap.model.caption_model import CaptionModel
+from tests.helpers import tiny_captioner, tiny_config
 
 RIGHT = [f"a red circle number {n}" for n in range(30)]
 WRONG = ["a blue square"] * 30
@@ -116,6 +118,34 @@ def test_the_program_with_a_model_prints_all_baselines(
     assert "| same model | CIDEr-D |" in table
     assert "above image only" not in table  # it was not trained without context
     assert "2 cases of run 1, chosen by `random.Random(3).sample`" in table
+
+
+def test_findings_of_the_label_head_stand_beside_those_of_the_captions(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("latentcap.metrics.coco.why_unavailable", lambda: "not installed")
+    plain = tiny_captioner()
+    names = {"findings": ["Edema", "No Finding"]}
+    model = CaptionModel(
+        tiny_config(), vocab_size=len(plain.tokenizer), labels=names, label_lists={"findings": [0.1, 0.7]}
+    )
+    assert model.labels is not None
+    model.labels.thresholds.copy_(torch.tensor([1.0, 0.0]))  # never edema, always nothing
+    Captioner(model, tokenizer=plain.tokenizer, image=plain.image).save(tmp_path / "model")
+    arguments = ["--model", str(tmp_path / "model"), "--references", str(dataset), "--protocol", "r2gen"]
+    arguments += ["--cache-dir", str(tmp_path / "cache"), "--samples", "10", "--clinical", "chexpert"]
+    assert main([*arguments, "--json", str(tmp_path / "out.json")]) == 0
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert report["findings"]["label head"] == {
+        "No Finding": {"precision": 1, "recall": 1, "F1": 1, "references": 4, "said": 4, "found": 4}
+    }
+    assert report["protocol"] == "r2gen"
+    assert {example["composed"] for example in report["examples"]} == {
+        example["constant"] for example in report["examples"]
+    }
+    printed = capsys.readouterr().out
+    assert "label head" in printed
+    assert "all texts are cut at 60 words" in printed
 
 
 def test_mistakes_are_explained(dataset: Path, tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from latentcap.captioner import Captioner
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
 from latentcap.model.caption_model import CaptionModel
-from latentcap.model.label_head import LabelHead, accuracies, label_classes
+from latentcap.model.label_head import LabelHead
+from latentcap.model.label_scores import accuracies, area_under_roc, list_scores
+from latentcap.model.label_values import label_classes, list_shares, lists_of
 from tests.helpers import tiny_captioner, tiny_config, tiny_tokenizer
 
 CLASSES = {"modality": ["CT", "MR"], "plane": ["axial", "coronal", "sagittal"]}
@@ -98,3 +100,84 @@ def test_a_model_that_sees_no_image_writes_the_same_for_all() -> None:
     seeing = tiny_captioner()
     first, second = seeing.caption(images, "a red circle")
     assert first.score != pytest.approx(second.score, abs=1e-6)
+
+
+FINDINGS = {"findings": ["Atelectasis", "Edema", "Fracture"], "plane": ["axial", "coronal"]}
+
+
+def findings(*rows: str | None) -> list[dict[str, str]]:
+    return [{} if row is None else {"findings": row} for row in rows]
+
+
+def test_a_label_may_have_several_values_at_once() -> None:
+    torch.manual_seed(0)
+    head = LabelHead(8, FINDINGS, dropout=0.0, lists={"findings": [0.5, 0.5, 0.5]})
+    targets = head.targets("findings", findings("Edema; Fracture", "", None, "Pneumonia"))
+    assert targets.tolist() == [[0, 1, 1], [0, 0, 0], [-1, -1, -1], [0, 0, 0]]
+    pooled = torch.randn(32, 8)
+    pooled = pooled - pooled.mean(1, keepdim=True)  # as the head's norm makes them
+    names = FINDINGS["findings"]
+    rows = [";".join(name for name, value in zip(names, row.tolist(), strict=False) if value > 0) for row in pooled]
+    labels = findings(*rows)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=0.05, weight_decay=0)
+    for _ in range(200):
+        optimizer.zero_grad()
+        head.loss(pooled, labels).backward()
+        optimizer.step()
+    assert [guess["findings"][0] for guess in head.predict(pooled)] == rows
+    shares = head.probabilities(pooled)
+    assert shares.shape == (32, 5)
+    assert shares[:, head.span("plane")].sum(1) == pytest.approx(torch.ones(32).numpy(), abs=1e-5)
+    scores = list_scores(shares[:, :3], head.targets("findings", labels), head.thresholds[:3])
+    assert scores == {"AUC": pytest.approx(1), "F1": pytest.approx(1)}
+    assert head.loss(pooled, findings(*[None] * 32)) == 0
+
+
+def test_which_labels_have_several_values_is_seen_in_the_examples() -> None:
+    rows = findings(*["Edema;Atelectasis", "Edema", ""] * 6, "Fracture")
+    examples = [Example(str(n), (), labels={**row, "plane": "axial"}) for n, row in enumerate(rows)]
+    assert lists_of(examples, ["findings", "plane"]) == ["findings"]
+    classes = label_classes(examples, ["findings"])
+    assert classes == {"findings": ["Atelectasis", "Edema"]}  # too few fractures
+    shares = list_shares([*examples, Example("x", ())], classes)
+    assert shares == {"findings": pytest.approx([6 / 19, 12 / 19], abs=1e-6)}
+    head = LabelHead(4, classes, dropout=0.0, lists=shares)
+    assert head.probabilities(torch.randn(1, 4))[0].tolist() == pytest.approx(shares["findings"], abs=1e-4)
+    assert head.readings(torch.randn(1, 4))[0].tolist() == pytest.approx([0, 0], abs=1e-4)
+    head.heads[0].bias.data += torch.tensor([2.0, -20.0])
+    assert head.readings(torch.randn(1, 4))[0].tolist() == pytest.approx([0.7616, -1], abs=1e-3)
+
+
+def test_areas_are_those_of_all_pairs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        truth = torch.rand(30, generator=generator) < 0.3
+        truth[0] = True
+        shares = (torch.rand(30, generator=generator) + 0.3 * truth).mul(10).round() / 10  # with ties
+        pairs = [(a > b) + 0.5 * (a == b) for a in shares[truth].tolist() for b in shares[~truth].tolist()]
+        assert area_under_roc(shares, truth) == pytest.approx(sum(pairs) / len(pairs))
+
+
+def test_thresholds_name_a_class_as_often_as_training_examples_have_it() -> None:
+    head = LabelHead(4, FINDINGS, dropout=0.0, lists={"findings": [0.5, 0.2, 0.0]})
+    shares = torch.rand(100, 5, generator=torch.Generator().manual_seed(0))
+    head.set_thresholds(shares)
+    assert (shares[:, :3] > head.thresholds[:3]).sum(0).tolist() == [50, 20, 0]
+    assert head.thresholds[3:].tolist() == [0.5, 0.5]
+
+
+def test_thresholds_go_into_the_folder(tmp_path: Path) -> None:
+    plain = tiny_captioner()
+    model = CaptionModel(
+        tiny_config(), vocab_size=len(tiny_tokenizer()), labels=FINDINGS, label_lists={"findings": [0.3, 0.2, 0.1]}
+    )
+    captioner = Captioner(model, tokenizer=plain.tokenizer, image=plain.image)
+    assert model.labels is not None
+    model.labels.set_thresholds(torch.rand(9, 5, generator=torch.Generator().manual_seed(0)))
+    captioner.save(tmp_path / "model", half=False)
+    loaded = Captioner.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    assert loaded.model.labels is not None
+    assert loaded.model.labels.lists == {"findings": [0.3, 0.2, 0.1]}
+    assert torch.equal(loaded.model.labels.thresholds, model.labels.thresholds)
+    image = Image.new("RGB", (64, 64), "grey")
+    assert loaded.caption([image])[0].labels == captioner.caption([image])[0].labels

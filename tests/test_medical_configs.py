@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -66,12 +67,12 @@ def picture(path: Path, seed: int) -> None:
 def annotation(root: Path) -> Path:
     """R2Gen's form: two views a study, and one study with a single view."""
     content: dict[str, list[dict[str, object]]] = {"train": [], "val": []}
-    for place in range(10):
+    for place in range(14):
         names = [f"CXR{place}_IM-1/{view}.png" for view in range(1 if place == 3 else 2)]
         for view, name in enumerate(names):
             picture(root / "images" / name, 2 * place + view)
         row = {"id": f"CXR{place}_IM-1", "report": FINDINGS[place % 2], "image_path": names}
-        content["train" if place < 8 else "val"].append(row)
+        content["train" if place < 12 else "val"].append(row)
     (root / "annotation.json").write_text(json.dumps(content))
     return root / "annotation.json"
 
@@ -92,10 +93,18 @@ def mimic(root: Path) -> Path:
     return root
 
 
-def test_iu_xray_trains_on_two_views(tmp_path: Path) -> None:
+def test_iu_xray_learns_findings_and_then_to_write_on_two_views(tmp_path: Path) -> None:
     source = annotation(tmp_path / "data")
-    captioner = fit("iu_xray", source, tmp_path / "run")
+    last = "--model.model.backbone.trainable=1"
+    first = fit("iu_xray iu_xray_findings", source, tmp_path / "first", last)
+    assert first.model.labels is not None
+    assert first.model.labels.classes == {"findings": ["No Finding", "Pleural Effusion"]}
+    start = (f"--model.start_from={tmp_path / 'first' / 'model'}", "--model.optim.frozen=[labels]")
+    captioner = fit("iu_xray", source, tmp_path / "run", *start)
     assert captioner.model.config.max_views == 2
+    assert captioner.model.config.reads_labels
+    assert captioner.model.labels is not None
+    assert torch.equal(captioner.model.labels.heads[0].weight, first.model.labels.heads[0].weight)
     val = [example for example in read_examples(source) if example.split == "val"]
     captions = captioner.caption([list(example.images) for example in val], max_length=6)
     assert all(caption.text for caption in captions)

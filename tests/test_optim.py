@@ -27,7 +27,7 @@ def test_every_part_has_its_rate() -> None:
     rates = {part: set() for part in PARTS}  # type: ignore[var-annotated]
     for name, parameter in model.named_parameters():
         rates[part_of(name)].add(rate_of[id(parameter)])
-    assert rates == {"backbone": {0.1}, "context": {1.0}, "fusion": {0.2}, "decoder": {0.3}}
+    assert rates == {"backbone": {0.1}, "context": {1.0}, "fusion": {0.2}, "decoder": {0.3}, "labels": set()}
 
 
 def test_without_decay_are_biases_norms_and_embeddings() -> None:

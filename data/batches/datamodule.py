@@ -154,12 +154,13 @@ class CaptionData(L.LightningDataModule):
         slots: ViewSlots,
         max_length: int,
         frozen: FrozenLayers | None,
+        labelled: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         """Make the datasets of the splits that were read.
 
         What ``frozen`` layers give is computed once for each image and cached; without them, images are decoded for
-        every batch.
+        every batch. ``labelled`` keeps training examples that have labels and no caption.
         """
         self._live = frozen is None
         for split, examples in self.examples.items():
@@ -185,6 +186,7 @@ class CaptionData(L.LightningDataModule):
                 source=source,
                 max_length=max_length,
                 paraphrases=training and self.paraphrases > 0,
+                labelled=labelled and training,
                 shared=self._workers > 0,
                 stand_ins=training,
             )

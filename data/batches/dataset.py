@@ -65,6 +65,7 @@ class CaptionDataset(Dataset[Batch]):
     """The examples of one split; an item is a whole :class:`Batch`, drawn by ``CaptionBatchSampler``.
 
     Captions that are empty or only punctuation are left out, and examples with none left too; how many is logged.
+    ``labelled`` keeps those with labels: they have one caption of no words, which teaches none.
 
     Args:
         shared: keep examples in memory that worker processes share.
@@ -81,6 +82,7 @@ class CaptionDataset(Dataset[Batch]):
         source: ImageSource,
         max_length: int,
         paraphrases: bool = False,
+        labelled: bool = False,
         shared: bool = False,
         stand_ins: bool = False,
     ) -> None:
@@ -94,6 +96,8 @@ class CaptionDataset(Dataset[Batch]):
         for example, readable in zip(examples, usable, strict=True):
             own = self._encode(example.captions, tokenizer)
             extra = self._encode(example.paraphrases, tokenizer) if paraphrases else []
+            if labelled and not own and example.labels:
+                own = [[tokenizer.bos_id]]
             empty += not own
             if own and readable:
                 kept.append(example)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from latentcap.evaluation.comparison import Comparison, compare
+from latentcap.evaluation.composed import compose, finding_sentences
 from latentcap.evaluation.constant import best_constant
 from latentcap.evaluation.report import Report, evaluate
 from latentcap.evaluation.scored import Scored
-from latentcap.metrics.clinical.scores import Uncertain, chexpert_agreement, imaging_agreement
+from latentcap.metrics.clinical.scores import Uncertain, chexpert_agreement, imaging_agreement, named_agreement
 from latentcap.metrics.tokenize import PROTOCOLS, Tokenizer
 
 Agreements = dict[str, dict[str, dict[str, float]]]
@@ -103,7 +104,7 @@ def score(
         plugins: folders of the weights of ``CheXbert`` and ``RadGraph``.
     """
     if train:
-        scored = _with_constant(scored, best_constant(train, tokenizer=tokenizer))
+        scored = _with_constants(scored, train, tokenizer, composed="chexpert" in clinical)
     references = scored.references
     others = {**scored.beside, **scored.ablation}
     report = evaluate(scored.texts, references, tokenizer=tokenizer, train=train, beside=others)
@@ -122,6 +123,9 @@ def score(
         )
 
     agreement, findings = _agreement(systems, references, clinical, uncertain)
+    if scored.findings and findings:
+        named = named_agreement(scored.findings, references, uncertain=uncertain)
+        findings = {"label head": named.per_finding(), **findings}
     return Results(
         scored,
         report,
@@ -154,10 +158,16 @@ def _agreement(
     return tables, findings
 
 
-def _with_constant(scored: Scored, constant: str) -> Scored:
-    note = f"constant: of the most frequent training captions the one most like the others: '{constant}'"
-    beside = {"constant": [constant] * len(scored.texts), **scored.beside}
-    return dataclasses.replace(scored, beside=beside, notes=[note, *scored.notes])
+def _with_constants(scored: Scored, train: Sequence[str], tokenizer: Tokenizer, *, composed: bool) -> Scored:
+    """Beside the rest the best constant, and with ``composed`` what it becomes with a label head's findings."""
+    constant = best_constant(train, tokenizer=tokenizer)
+    beside = {"constant": [constant] * len(scored.texts)}
+    notes = [f"constant: of the most frequent training captions the one most like the others: '{constant}'"]
+    if composed and scored.findings:
+        sentences = finding_sentences(train)
+        beside["composed"] = [compose(constant, names, sentences) for names in scored.findings]
+        notes.append("composed: the constant, changed by one typical sentence for each finding of the label head")
+    return dataclasses.replace(scored, beside={**beside, **scored.beside}, notes=[*notes, *scored.notes])
 
 
 def _plugins(

@@ -21,6 +21,7 @@ class Scored:
         beside: what they are compared with, by name, (B,) each.
         ablation: the same model with its context changed, by name, (B,) each.
         labels: of a label head: the share that is right, that of the most frequent class, and the number of examples.
+        findings: the CheXpert observations that a label head names, (B,) of them; empty without one.
         worth: what the image, and the context, are worth to the model, in nats a word.
         notes: what was left out, and how the captions were made, in words.
         matches: how the captions of a file were matched.
@@ -32,6 +33,7 @@ class Scored:
     beside: dict[str, list[str]] = field(default_factory=dict)
     ablation: dict[str, list[str]] = field(default_factory=dict)
     labels: dict[str, tuple[float, float, int]] = field(default_factory=dict)
+    findings: list[list[str]] = field(default_factory=list)
     worth: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     matches: Matches | None = None

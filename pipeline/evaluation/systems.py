@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from latentcap.captioner import Captioner
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
+from latentcap.data.readers.fields import FINDINGS
 from latentcap.evaluation.baselines import ablations, mean_regions, nearest, without_context, write_captions
 from latentcap.evaluation.scored import Scored
 from latentcap.evaluation.worth import worth_of_parts
-from latentcap.model.label_head import accuracies
+from latentcap.model.label_scores import accuracies
+from latentcap.model.label_values import values_of
 from latentcap.training.cached_regions import cached_regions
 
 
@@ -44,8 +46,12 @@ def run_systems(
     scored = Scored("model", list(examples), own.texts if given is None else list(given))
     if usable.count(False):
         scored.notes.append(f"left out: {usable.count(False):,} examples with unreadable images")
-    if own.labels:
-        scored.labels = accuracies(own.labels, [example.labels for example in examples])
+    if own.labels and captioner.model.labels is not None:
+        lists = captioner.model.labels.lists
+        single = [{name: value for name, value in row.items() if name not in lists} for row in own.labels]
+        scored.labels = accuracies(single, [example.labels for example in examples])
+        if FINDINGS in lists:
+            scored.findings = [values_of(row[FINDINGS]) for row in own.labels]
     known = [example for example, readable in zip(known, regions.usable(known), strict=True) if readable]
     if known:
         places = nearest(mean_regions(regions, examples), mean_regions(regions, known))

@@ -35,6 +35,7 @@ class CaptionModel(nn.Module):
         vocab_size: int,
         fields: ContextFields | None = None,
         labels: Mapping[str, Sequence[str]] | None = None,
+        label_lists: Mapping[str, Sequence[float]] | None = None,
         load_weights: bool = True,
         backbone: StoredBackbone | None = None,
     ) -> None:
@@ -63,7 +64,7 @@ class CaptionModel(nn.Module):
         self.summarise_context = nn.Linear(embed_dim, embed_dim)
         self.dropout = nn.Dropout(config.decoder.dropout)
         channels = self.backbone.num_channels
-        self.labels = LabelHead(channels, labels, dropout=config.decoder.dropout) if labels else None
+        self.labels = LabelHead(channels, labels, dropout=config.decoder.dropout, lists=label_lists) if labels else None
         self.summarise_labels = None
         if config.reads_labels:
             if self.labels is None:
@@ -107,7 +108,7 @@ class CaptionModel(nn.Module):
         pooled = _mean(regions, region_mask)
         summary = self.summarise_image(pooled)
         if self.labels is not None and self.summarise_labels is not None:
-            summary = summary + self.summarise_labels(self.labels.probabilities(pooled))
+            summary = summary + self.summarise_labels(self.labels.readings(pooled))
         fusion = self.decoder.fusion
         visual = fusion.compress_regions(regions, self.backbone.grid)
         if self.context is not None:

@@ -150,17 +150,20 @@ class ModelFolder(Callback):
             return
         scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         best = next((entry for entry in trainer.checkpoint_callbacks if isinstance(entry, ModelCheckpoint)), None)
-        state = None
+        state, thresholds = None, module.thresholds
         path = "" if best is None else best.best_model_path or (best.last_model_path if broken else "")
         if path:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
             state, scores = checkpoint["state_dict"], checkpoint.get("scores", scores)
+            thresholds = checkpoint.get("thresholds")
         elif broken:
             logger.warning("no model folder is written: there is no checkpoint from before")
             return
         current = {name: value.clone() for name, value in module.state_dict().items()}
         if state is not None:
             module.load_state_dict(state)
+        if thresholds is not None and module.model.labels is not None:
+            module.model.labels.thresholds.copy_(thresholds)
         captioner: Captioner = module.captioner()
         self.folder = Path(trainer.default_root_dir) / "model"
         data = trainer.datamodule  # type: ignore[attr-defined]
@@ -181,6 +184,8 @@ class ModelFolder(Callback):
         module.load_state_dict(current)
 
     def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        assert isinstance(module, CaptionModule)
+        checkpoint["thresholds"] = module.thresholds
         checkpoint["scores"] = {
             name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")
         }

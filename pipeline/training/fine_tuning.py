@@ -27,6 +27,7 @@ COUNTED_BY_NAME = (
     "context.number_",
     "context.categories.",
     "labels.heads.",
+    "labels.thresholds",
 )  # tensors whose entries are counted by name
 WORD_TABLES = ("decoder.embedding.weight", "decoder.bias", "context.embedding.weight")
 
@@ -72,7 +73,8 @@ def places(
         for part in ("weight", "bias"):
             found.tensors[f"labels.heads.{index}.{part}"] = f"label {name} {part}"
             found.entries[f"label {name} {part}"] = 0, classes
-    found.entries["summarise_labels.weight"] = 1, [(name, entry) for name in labels for entry in labels[name]]
+    every = [(name, entry) for name in labels for entry in labels[name]]
+    found.entries["summarise_labels.weight"], found.entries["labels.thresholds"] = (1, every), (0, every)
     found.entries["decoder.fusion.view"] = 0, range(config.max_views)
     counts = {"visual": config.fusion.visual_heads, "text": config.fusion.text_heads}
     for kind, count in counts.items():

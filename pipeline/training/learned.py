@@ -21,7 +21,8 @@ from latentcap.data.batches.tokenizer import CaptionTokenizer
 from latentcap.data.batches.views import ViewSlots
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
-from latentcap.model.label_head import label_classes
+from latentcap.model.label_values import label_classes, list_shares
+from latentcap.model_folder import read_config
 from latentcap.saved_model import read_slots
 
 KEY = "learned_from_data"  # in a checkpoint
@@ -35,6 +36,7 @@ class Learned:
     """All that a model's shape and the meaning of its rows depend on, besides its settings.
 
     Attributes:
+        label_lists: of labels with several values, the share of training examples that have each class.
         settings: those that it follows from, by their names on the command line.
         digest: of the training examples.
     """
@@ -42,20 +44,38 @@ class Learned:
     tokenizer: CaptionTokenizer
     fields: ContextFields
     labels: dict[str, list[str]]
+    label_lists: dict[str, list[float]]
     slots: ViewSlots
     settings: dict[str, Any]
     digest: str
 
     @classmethod
-    def from_data(cls, data: CaptionData, *, start_from: Path | None, labels: Sequence[str], max_views: int) -> Learned:
-        """Of training examples; where a model folder is the start, its words and views come first."""
+    def from_data(
+        cls,
+        data: CaptionData,
+        *,
+        start_from: Path | None,
+        labels: Sequence[str],
+        max_views: int,
+        frozen_labels: bool = False,
+    ) -> Learned:
+        """Of training examples; where a model folder is the start, its words and views come first.
+
+        ``frozen_labels``: the classes are those of that folder, whose label head stays as it is.
+        """
         examples = data.examples["train"]
         base = CaptionTokenizer.load(start_from / "tokenizer.json") if start_from else None
         known = read_slots(start_from).names if start_from else ()
+        if frozen_labels and labels:
+            classes, lists = _classes_of_folder(start_from, labels)
+        else:
+            classes = label_classes(examples, labels)
+            lists = list_shares(examples, classes)
         return cls(
             data.build_tokenizer(base),
             data.context_fields(),
-            label_classes(examples, labels),
+            classes,
+            lists,
             ViewSlots.of(examples, max_views, known=known),
             settings_of(data, labels),
             digest_of(examples),
@@ -81,6 +101,7 @@ class Learned:
                 categories=held["categories"],
             ),
             held["labels"],
+            held.get("label_lists", {}),
             ViewSlots(max_views, tuple(held["views"])),
             held["settings"],
             held["digest"],
@@ -96,10 +117,26 @@ class Learned:
             "numbers": {name: list(pair) for name, pair in self.fields.numbers.items()},
             "categories": self.fields.categories,
             "labels": self.labels,
+            "label_lists": self.label_lists,
             "views": list(self.slots.names),
             "settings": self.settings,
             "digest": self.digest,
         }
+
+
+def _classes_of_folder(
+    folder: Path | None, names: Sequence[str]
+) -> tuple[dict[str, list[str]], dict[str, list[float]]]:
+    config = read_config(folder) if folder else {}
+    known, lists = config.get("labels", {}), config.get("label_lists", {})
+    lacking = [name for name in names if name not in known]
+    if lacking:
+        raise UserError(
+            f"model.optim.frozen lists the labels, and there is no head for {', '.join(lacking)} in model.start_from "
+            f"({folder or 'not set'}). Start from a model that has learned them, or leave labels out of frozen "
+            "(--model.optim.frozen [])."
+        )
+    return {name: known[name] for name in names}, {name: lists[name] for name in names if name in lists}
 
 
 def settings_of(data: CaptionData, labels: Iterable[str]) -> dict[str, Any]:

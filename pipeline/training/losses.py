@@ -30,10 +30,23 @@ def training_loss(
     Args:
         memory: of B examples.
         tokens: their captions, (B, G, T), from ``<bos>`` to ``<eos>``.
-        labels: of each example, for the label head.
+        labels: of each example, for the label head; none where it does not learn.
         progress: how much of the training is done, 0 to 1.
     """
     parts: dict[str, Tensor] = {}
+    loss = memory.summary.new_zeros((), dtype=torch.float32)
+    if settings.caption_weight > 0 and (tokens[..., 1:] != 0).any():  # else no example of the batch has a caption
+        loss = settings.caption_weight * caption_loss(model, memory, tokens, settings=settings, progress=progress)
+    if labels and model.labels is not None and memory.pooled is not None:
+        parts["label_loss"] = model.labels.loss(memory.pooled, labels)
+        loss = loss + settings.label_weight * parts["label_loss"]
+    return loss, parts
+
+
+def caption_loss(
+    model: CaptionModel, memory: Memory, tokens: Tensor, *, settings: OptimConfig, progress: float
+) -> Tensor:
+    """Mean cross-entropy of each next word given the true ones before it, with what is added to it in training."""
     inputs, targets = tokens[..., :-1], tokens[..., 1:]
     rate = settings.scheduled_sampling * progress
     if rate > 0:
@@ -47,10 +60,7 @@ def training_loss(
         loss = loss + settings.attention_penalty * uneven
     if attention.balance_loss is not None:  # of head routers with fusion.balance: loss
         loss = loss + attention.balance_loss
-    if model.labels is not None and memory.pooled is not None:
-        parts["label_loss"] = model.labels.loss(memory.pooled, labels)
-        loss = loss + settings.label_weight * parts["label_loss"]
-    return loss, parts
+    return loss
 
 
 def next_word_loss(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from torch import Tensor
 
 from latentcap.captioner import Captioner
@@ -25,7 +26,7 @@ from latentcap.in_the_box import find_model
 from latentcap.inference.precision import fast_dtype, use_tensor_cores
 from latentcap.metrics import CaptionMetrics
 from latentcap.model.caption_model import CaptionModel
-from latentcap.model.label_head import accuracies
+from latentcap.model.label_scores import label_scores
 from latentcap.progress import Progress
 from latentcap.saved_model import read_settings
 from latentcap.search.captions import search_captions
@@ -34,7 +35,7 @@ from latentcap.training.cached_regions import frozen_layers
 from latentcap.training.fine_tuning import check_sizes, start_model
 from latentcap.training.learned import KEY, Learned
 from latentcap.training.losses import next_word_loss, training_loss
-from latentcap.training.optim import OptimConfig, Stages, build_optimizer, warmup_cosine
+from latentcap.training.optim import OptimConfig, Stages, build_optimizer, learns_labels, warmup_cosine
 from latentcap.training.self_critical import SelfCritical
 from latentcap.training.validation import caption_records, of_all_processes, write_records
 from latentcap.training.worth import Worth, little
@@ -78,6 +79,7 @@ class CaptionModule(L.LightningModule):
         self.worth = Worth()
         self.captions: list[dict[str, Any]] = []
         self.started: str = ""
+        self.thresholds: Tensor | None = None  # of labels with several values, as the last validation chose them
         self._critic: SelfCritical | None = None
         self._stages: Stages | None = None
 
@@ -96,6 +98,7 @@ class CaptionModule(L.LightningModule):
                 vocab_size=len(self.tokenizer),
                 fields=self.learned.fields,
                 labels=self.learned.labels,
+                label_lists=self.learned.label_lists,
                 load_weights=self.start_from is None,
             )
             backbone = self.model.backbone.built
@@ -133,7 +136,8 @@ class CaptionModule(L.LightningModule):
         if self.resume_from:
             learned = Learned.from_checkpoint(Path(self.resume_from), data, labels=names, max_views=views)
         start = Path(self.start_from) if self.start_from else None
-        return learned or Learned.from_data(data, start_from=start, labels=names, max_views=views)
+        frozen = "labels" in self.optim.frozen
+        return learned or Learned.from_data(data, start_from=start, labels=names, max_views=views, frozen_labels=frozen)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.learned is not None:
@@ -170,6 +174,7 @@ class CaptionModule(L.LightningModule):
                 slots=self.slots,
                 max_length=self.config.decoder.max_length,
                 frozen=frozen,
+                labelled=learns_labels(self.optim),
                 progress=progress.update,
             )
 
@@ -194,12 +199,12 @@ class CaptionModule(L.LightningModule):
             loss, reward = self._self_critical().loss(self.model.decoder, memory, batch.index)
             parts = {"reward": reward}
         else:
-            has_labels = self.model.labels is not None
+            taught = self.model.labels is not None and learns_labels(self.optim)
             loss, parts = training_loss(
                 self.model,
                 memory,
                 batch.tokens,
-                labels=[example.labels for example in self._examples(batch, "train")] if has_labels else (),
+                labels=[example.labels for example in self._examples(batch, "train")] if taught else (),
                 settings=self.optim,
                 progress=self._progress,
             )
@@ -221,18 +226,26 @@ class CaptionModule(L.LightningModule):
         """
         assert self.model is not None
         if batch is None:  # all processes log, for they wait for each other
-            self.log(f"{split}/loss", 0.0, batch_size=0, sync_dist=True)
+            if self.optim.caption_weight > 0:
+                self.log(f"{split}/loss", 0.0, batch_size=0, sync_dist=True)
             return
         memory = self.model.encode(**batch.inputs())
-        loss, _ = next_word_loss(self.model.decoder, batch.tokens[..., :-1], batch.tokens[..., 1:], memory)
-        self.log(f"{split}/loss", loss, batch_size=len(batch), sync_dist=True)
-        self.worth.update(self.model, batch, loss)
-        found = search_captions(self.model, memory, self.tokenizer, self.search)
-        captions = [(self.tokenizer.decode(best.tokens), best.score) for best, *_ in found]
-        heads, index = self.model.labels, batch.index.tolist()
-        labels = heads.predict(memory.pooled) if heads is not None and memory.pooled is not None else [{}] * len(batch)
-        self.metrics.update([text for text, _ in captions], batch.references, ids=index)
-        self.captions += caption_records(index, self._examples(batch, split), captions, labels)
+        captions: list[tuple[str, float]] = []
+        index = batch.index.tolist()
+        if self.optim.caption_weight > 0:
+            loss, _ = next_word_loss(self.model.decoder, batch.tokens[..., :-1], batch.tokens[..., 1:], memory)
+            self.log(f"{split}/loss", loss, batch_size=len(batch), sync_dist=True)
+            self.worth.update(self.model, batch, loss)
+            found = search_captions(self.model, memory, self.tokenizer, self.search)
+            captions = [(self.tokenizer.decode(best.tokens), best.score) for best, *_ in found]
+            self.metrics.update([text for text, _ in captions], batch.references, ids=index)
+        head, labels, shares = self.model.labels, [], []
+        if head is not None and memory.pooled is not None:
+            labels, shares = head.predict(memory.pooled), head.probabilities(memory.pooled).tolist()
+        records = caption_records(index, self._examples(batch, split), captions, labels)
+        self.captions += [
+            record | {"shares": row} for record, row in zip(records, shares or [None] * len(records), strict=True)
+        ]
 
     def on_validation_epoch_start(self) -> None:
         self.captions = []
@@ -253,22 +266,36 @@ class CaptionModule(L.LightningModule):
         self._log_scores("test")
 
     def _log_scores(self, split: str) -> None:
-        scores = self.metrics.compute()
-        self.metrics.reset()
-        shown = ("BLEU-4", "CIDEr-D")
-        for name, value in scores.items():
-            self.log(f"{split}/{name}", value, prog_bar=name in shown, rank_zero_only=False, sync_dist=False)
-        for part, worth in self.worth.compute().items():
-            self.log(f"{split}/{part}_worth", worth, prog_bar=part == "image", rank_zero_only=False, sync_dist=False)
         captions = of_all_processes(self.captions)
-        self.log(f"{split}/distinct", float(len({record["caption"] for record in captions})))
-        if self.model is not None and self.model.labels is not None:
-            examples = self.trainer.datamodule.datasets[split].examples  # type: ignore[attr-defined]
-            truth = [examples[record["index"]].labels for record in captions]
-            for name, (share, _, _) in accuracies([record["labels"] for record in captions], truth).items():
-                self.log(f"{split}/accuracy of {name}", share)
+        shares = [record.pop("shares") for record in captions]
+        if self.optim.caption_weight > 0:
+            scores = self.metrics.compute()
+            self.metrics.reset()
+            shown = ("BLEU-4", "CIDEr-D")
+            for name, value in scores.items():
+                self.log(f"{split}/{name}", value, prog_bar=name in shown, rank_zero_only=False, sync_dist=False)
+            for part, worth in self.worth.compute().items():
+                self.log(
+                    f"{split}/{part}_worth", worth, prog_bar=part == "image", rank_zero_only=False, sync_dist=False
+                )
+            self.log(f"{split}/distinct", float(len({record["caption"] for record in captions})))
+        if self.model is not None and self.model.labels is not None and captions:
+            self._log_labels(split, captions, torch.tensor(shares))
         if not self.trainer.sanity_checking and self.trainer.is_global_zero:
             write_records(Path(self.trainer.default_root_dir) / f"captions_{split}.jsonl", captions)
+
+    def _log_labels(self, split: str, records: list[dict[str, Any]], shares: Tensor) -> None:
+        """How well the labels are predicted; on validation, labels of several values get new thresholds before."""
+        assert self.model is not None
+        head = self.model.labels
+        assert head is not None
+        if split == "val" and learns_labels(self.optim) and not self.trainer.sanity_checking:
+            head.set_thresholds(shares)
+            self.thresholds = head.thresholds.clone()
+        examples = self.trainer.datamodule.datasets[split].examples  # type: ignore[attr-defined]
+        truth = [examples[record["index"]].labels for record in records]
+        for name, value in label_scores(head, shares, [record["labels"] for record in records], truth).items():
+            self.log(f"{split}/{name}", value)
 
     def _examples(self, batch: Batch, split: str) -> list[Example]:
         examples = self.trainer.datamodule.datasets[split].examples  # type: ignore[attr-defined]

@@ -14,10 +14,10 @@ from latentcap.training.trainer_settings import check_range
 
 RANGES = {
     **dict.fromkeys(("lr", "backbone_lr", "context_lr", "fusion_lr", "decoder_lr", "weight_decay"), math.inf),
-    **dict.fromkeys(("label_weight", "attention_penalty"), math.inf),
+    **dict.fromkeys(("caption_weight", "label_weight", "attention_penalty"), math.inf),
     **dict.fromkeys(("warmup", "final_lr", "label_smoothing", "scheduled_sampling"), 1.0),
 }
-PARTS = ("backbone", "context", "fusion", "decoder")
+PARTS = ("backbone", "context", "fusion", "decoder", "labels")
 REWARDED = ("CIDEr-D", "ROUGE-L", "METEOR")  # of captions that a model samples of itself
 REWARDS = {"CIDEr-D": 1.0, "METEOR": 2.0}
 
@@ -32,14 +32,17 @@ class OptimConfig:
         context_lr: of a transformers context encoder where it is trainable.
         fusion_lr: of the fusion layer; None is ``lr``.
         decoder_lr: of the decoder (and the layers that no other part has); None is ``lr``.
-        frozen: parts that stay as they are in ``start_from``: ``context``, ``fusion``, ``decoder``. The backbone and a
-            transformers encoder have switches of their own, ``backbone.trainable`` and ``context.trainable``.
+        frozen: parts that stay as they are in ``start_from``: ``context``, ``fusion``, ``decoder``, ``labels`` (the
+            label head). The backbone and a transformers encoder have switches of their own, ``backbone.trainable`` and
+            ``context.trainable``.
         start_epoch: staged unfreezing: the epoch from which a part is trained, as ``{fusion: 2, backbone: 5}``; parts
             that are not named are trained from the start.
         weight_decay: on matrices; biases, norms and embeddings have none.
         warmup: share of all steps in which the rate rises to its peak, before it falls along a cosine.
         final_lr: share of the peak that is left at the end.
         label_smoothing: probability spread over the whole vocabulary.
+        caption_weight: weight of the captions' loss; 0 trains the label head (and the backbone, where it is trainable)
+            alone, on examples without captions too: a first stage on many labelled images.
         label_weight: weight of the label head's loss, where ``data.fields.labels`` names labels; 0 builds no head.
         attention_penalty: weight of the doubly stochastic term (Xu et al. 2015, equation 14): each region should get
             about as much attention over a caption as any other.
@@ -62,6 +65,7 @@ class OptimConfig:
     warmup: float = 0.1
     final_lr: float = 0.01
     label_smoothing: float = 0.1
+    caption_weight: float = 1.0
     label_weight: float = 0.0
     attention_penalty: float = 0.0
     scheduled_sampling: float = 0.0
@@ -91,6 +95,11 @@ class OptimConfig:
             raise UserError(
                 f"model.optim.rewards gives nothing a weight: give one of {', '.join(REWARDED)} a weight above 0."
             )
+        if not self.caption_weight and not self.label_weight:
+            raise UserError(
+                "model.optim.caption_weight and model.optim.label_weight are both 0: nothing would be learned. Set one "
+                "of them above 0."
+            )
         if self.self_critical == 1 or self.self_critical < 0:
             raise UserError(
                 f"model.optim.self_critical is {self.self_critical}: each sample is measured against the image's "
@@ -104,7 +113,15 @@ def part_of(name: str) -> str:
         return "backbone"
     if name.startswith(("context.", "summarise_context.")):
         return "context"
+    if name.startswith("labels."):
+        return "labels"
     return "fusion" if name.startswith("decoder.fusion.") else "decoder"
+
+
+def learns_labels(settings: OptimConfig) -> bool:
+    """Whether labels teach anything, the label head or the layers below it."""
+    rewarded_throughout = settings.self_critical > 0 and settings.self_critical_epoch == 0
+    return settings.label_weight > 0 and "labels" not in settings.frozen and not rewarded_throughout
 
 
 class Stages:

@@ -18,19 +18,18 @@ def caption_records(
     captions: Sequence[tuple[str, float]],
     labels: Sequence[Mapping[str, tuple[str, float]]],
 ) -> list[dict[str, Any]]:
-    """What is told of each example of a batch: its place in the split, its caption with the score, its labels."""
-    records = []
-    for place, example, (text, score), guess in zip(index, examples, captions, labels, strict=True):
-        records.append(
-            {
-                "index": place,
-                "id": example.id,
-                "file": example.images[0].name or example.images[0].path,
-                "caption": text,
-                "score": round(score, 4),
-                **({"labels": {key: value for key, (value, _) in guess.items()}} if guess else {}),
-            }
-        )
+    """What is told of each example of a batch: its place in the split, its caption with the score, its labels.
+
+    ``captions`` and ``labels`` are empty where there are none.
+    """
+    records: list[dict[str, Any]] = [
+        {"index": place, "id": example.id, "file": example.images[0].name or example.images[0].path}
+        for place, example in zip(index, examples, strict=True)
+    ]
+    for record, (text, score) in zip(records, captions, strict=False):
+        record |= {"caption": text, "score": round(score, 4)}
+    for record, guess in zip(records, labels, strict=False):
+        record["labels"] = {name: value for name, (value, _) in guess.items()}
     return records
 
 

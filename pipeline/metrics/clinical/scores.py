@@ -6,7 +6,7 @@ all (micro), averaged over the findings (macro), and averaged over the examples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -115,6 +115,17 @@ def chexpert_agreement(
     """
     return status_agreement(
         [label_report(text) for text in hypotheses],
+        [label_report("\n".join(group)) for group in references],
+        uncertain=uncertain,
+    )
+
+
+def named_agreement(
+    named: Sequence[Collection[str]], references: Sequence[Sequence[str]], *, uncertain: Uncertain = "positive"
+) -> Agreement:
+    """As :func:`chexpert_agreement`, of observations that are named outright, such as a label head's; (B,) of them."""
+    return status_agreement(
+        [{name: Status.POSITIVE if name in row else Status.ABSENT for name in OBSERVATIONS} for row in named],
         [label_report("\n".join(group)) for group in references],
         uncertain=uncertain,
     )
