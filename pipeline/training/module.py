@@ -174,7 +174,7 @@ class CaptionModule(L.LightningModule):
                 slots=self.slots,
                 max_length=self.config.decoder.max_length,
                 frozen=frozen,
-                labelled=learns_labels(self.optim),
+                labelled=learns_labels(self.optim) and not self.optim.self_critical,  # which needs captions
                 progress=progress.update,
             )
 
