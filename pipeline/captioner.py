@@ -42,7 +42,7 @@ ImageLike: TypeAlias = Image.Image | str | Path | ImageRef
 class Captioner:
     """A trained model with everything needed to caption.
 
-    >>> captioner = Captioner.from_pretrained("rsicd")
+    >>> captioner = Captioner.from_pretrained("photos")
     >>> captioner.caption(["airport.jpg"])[0].text
     """
 
@@ -94,7 +94,7 @@ class Captioner:
         """Load a model folder.
 
         Args:
-            folder: its path, the name of a model in the box, such as "rsicd", or "user/name" on the hub; a model folder
+            folder: its path, the name of a model in the box, such as "photos", or "user/name" on the hub; a model folder
                 of that name comes first.
             dtype: what the CNN and the products of the decoder are computed in; by default bfloat16 where the processor
                 has it.

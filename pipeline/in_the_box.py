@@ -7,7 +7,7 @@ from pathlib import Path
 from latentcap.data.errors import UserError, did_you_mean
 from latentcap.hub import fetch, is_repository
 
-DEFAULT_MODEL = "rsicd"  # what captions where no model is named
+DEFAULT_MODEL = "photos"  # what captions where no model is named
 
 
 def recipe_names() -> list[str]:

@@ -74,7 +74,7 @@ def pip(*arguments: object) -> None:
 def test_the_wheel_holds_one_package(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"latentcap"}
-    needed = ("cli/main.py", "data/readers/read.py", "configs/scenes.yaml", "models/rsicd/model.safetensors")
+    needed = ("cli/main.py", "data/readers/read.py", "configs/scenes.yaml", "models/photos/model.safetensors")
     assert {f"latentcap/{name}" for name in needed} <= set(names)
     assert any(name.endswith("page.js") for name in names)
     assert wheel.stat().st_size < 31e6
@@ -98,7 +98,7 @@ def test_it_captions_and_explains_with_the_model_in_the_box(program: Program, tm
     captions = [json.loads(line)["caption"] for line in output.read_text(encoding="utf-8").splitlines()]
     assert len(captions) == 2
     assert all(captions)
-    program("latentcap", "explain", tmp_path / "drawn", "--model", "rsicd", "--limit", 1, "--output", page)
+    program("latentcap", "explain", tmp_path / "drawn", "--model", "photos", "--limit", 1, "--output", page)
     assert "<script" in page.read_text(encoding="utf-8")
 
 

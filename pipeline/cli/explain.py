@@ -1,4 +1,4 @@
-"""See where each head looked:  latentcap explain photos/ --model rsicd --output report.html
+"""See where each head looked:  latentcap explain photos/ --output report.html
 
 One HTML file that works offline: for every word and head, a map over the image or weights over context and words.
 Exit code: 0 all images are explained, 1 none could be, 2 a mistake in the command, 3 some could not be read.

@@ -1,4 +1,4 @@
-"""Captions over HTTP:  latentcap serve --model rsicd
+"""Captions over HTTP:  latentcap serve
 
 OpenAI's API at /v1, our own at /caption, a page at /. It binds 127.0.0.1 unless told, and never fetches anything.
 """
