@@ -94,7 +94,7 @@ class Captioner:
         """Load a model folder.
 
         Args:
-            folder: its path, the name of a model in the box, such as "photos", or "user/name" on the hub; a model folder
+            folder: its path, the name of a model in the box such as "photos", or "user/name" on the hub; a model folder
                 of that name comes first.
             dtype: what the CNN and the products of the decoder are computed in; by default bfloat16 where the processor
                 has it.
