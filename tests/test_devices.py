@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -209,9 +210,16 @@ def test_validation_encodes_each_image_once(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(CaptionModel, "encode", counted)
     with torch.no_grad():
         module.validation_step(batch_of(2), 0)
-    assert calls == [2]
+    assert calls == [2, 2]  # for loss and captions, and with the other's image
     assert torch.isfinite(logged["val/loss"][0])
     assert [record["id"] for record in module.captions] == ["0", "1"]
+    ran: list[int] = []
+    backbone = module.model.backbone
+    hook = backbone.register_forward_pre_hook(lambda net, given: ran.append(len(given[0])))
+    with torch.no_grad():
+        module.validation_step(replace(batch_of(2), regions=None, images=torch.randn(2, 1, 3, 64, 64)), 0)
+    hook.remove()
+    assert ran == [2]
     module.validation_step(None, 1)  # none of its images could be read: it logs all the same, for others wait
     assert logged["val/loss"][1]["batch_size"] == 0
 

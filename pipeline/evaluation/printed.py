@@ -13,7 +13,6 @@ from latentcap.evaluation.report import PLAIN_CIDER, Report
 from latentcap.evaluation.results import Results
 from latentcap.evaluation.tables import agreement_table, finding_tables, interval_tables, score_table
 from latentcap.metrics.tokenize import R2GEN_TOKENS, Tokenizer
-from latentcap.training.worth import little
 
 HOW: dict[Tokenizer, str] = {
     "ptb": "Penn Treebank words without punctuation, as COCO's evaluation; texts are scored whole",
@@ -85,6 +84,8 @@ def _unspaced(report: Report) -> str:
 
 
 def _worth(worth: Mapping[str, float]) -> Iterator[str]:
+    from latentcap.training.worth import little  # torch takes seconds to import
+
     for part, value in worth.items():
         yield f"{part} worth: the references cost {value:.3f} nats a word more with another patient's {part}"
     if warning := little(worth.get("image", math.inf)):

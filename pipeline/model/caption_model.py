@@ -137,6 +137,10 @@ class CaptionModel(nn.Module):
             context_keys=fusion.context_keys(latents),
         )
 
+    def regions(self, images: Tensor, view_mask: Tensor | None) -> Tensor:
+        """The backbone's output alone, (B, V * h * w, C), for :meth:`encode` to take as often as wanted."""
+        return self._regions_of(images, view_mask)
+
     def _regions_of(self, images: Tensor, view_mask: Tensor | None) -> Tensor:
         """Images (B, V, 3, H, W) to regions (B, V * h * w, C), 0 for missing views, which no batch statistics see."""
         if view_mask is None or images.shape[1] == 1 or bool(view_mask.all()):

@@ -6,7 +6,7 @@ Dimension letters: see ``latent_attention.py``.
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +229,9 @@ class CaptionModule(L.LightningModule):
             if self.optim.caption_weight > 0:
                 self.log(f"{split}/loss", 0.0, batch_size=0, sync_dist=True)
             return
+        if batch.images is not None:  # the CNN runs once, for the captions and for what an image is worth
+            regions = self.model.regions(batch.images, batch.view_mask)
+            batch = replace(batch, images=None, regions=regions)
         memory = self.model.encode(**batch.inputs())
         captions: list[tuple[str, float]] = []
         index = batch.index.tolist()

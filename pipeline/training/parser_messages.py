@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from latentcap.data.errors import UserError
+from latentcap.in_the_box import recipe_names
 
 HELP = "latentcap train fit --help lists all settings."
 KINDS = {
@@ -51,6 +52,8 @@ def check_configs(arguments: Sequence[str]) -> None:
         if given is None or not Path(given[1]).exists():
             continue
         path = Path(given[1])
+        if path.is_dir() and given[1] in recipe_names():
+            continue  # a folder of images that has the name of a recipe is not taken for it
         if path.is_dir():
             raise UserError(f"--config {path} is a folder: give a recipe, a YAML file such as configs/scenes.yaml.")
         try:
