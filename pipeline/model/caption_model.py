@@ -97,7 +97,7 @@ class CaptionModel(nn.Module):
             regions = self.backbone.split.regions_from(cells.to(self.decoder.bias.dtype))
         if regions is None:
             assert images is not None
-            regions = self._regions_of(images, view_mask)
+            regions = self.regions_of(images, view_mask)
         regions = regions.to(self.decoder.bias.dtype)
         if not self.config.sees_image:
             regions = torch.zeros_like(regions)
@@ -137,11 +137,7 @@ class CaptionModel(nn.Module):
             context_keys=fusion.context_keys(latents),
         )
 
-    def regions(self, images: Tensor, view_mask: Tensor | None) -> Tensor:
-        """The backbone's output alone, (B, V * h * w, C), for :meth:`encode` to take as often as wanted."""
-        return self._regions_of(images, view_mask)
-
-    def _regions_of(self, images: Tensor, view_mask: Tensor | None) -> Tensor:
+    def regions_of(self, images: Tensor, view_mask: Tensor | None) -> Tensor:
         """Images (B, V, 3, H, W) to regions (B, V * h * w, C), 0 for missing views, which no batch statistics see."""
         if view_mask is None or images.shape[1] == 1 or bool(view_mask.all()):
             return self.backbone(images)

@@ -230,7 +230,7 @@ class CaptionModule(L.LightningModule):
                 self.log(f"{split}/loss", 0.0, batch_size=0, sync_dist=True)
             return
         if batch.images is not None:  # the CNN runs once, for the captions and for what an image is worth
-            regions = self.model.regions(batch.images, batch.view_mask)
+            regions = self.model.regions_of(batch.images, batch.view_mask)
             batch = replace(batch, images=None, regions=regions)
         memory = self.model.encode(**batch.inputs())
         captions: list[tuple[str, float]] = []
