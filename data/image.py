@@ -14,46 +14,58 @@ from latentcap.data.dicom import decode_dicom, is_dicom
 from latentcap.data.kinds import START, plugin_of, what_it_is
 from latentcap.data.pixels import deep_colour, has_alpha, is_deep_colour, no_data_of, spread
 from latentcap.data.tiff import decode_tiff, is_tiff, needs_more_than_pillow
+from latentcap.data.zips import read_zipped
 
 GREY_OF_MANY_BITS = ("I", "F")  # how the names of such modes begin
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """Where the bytes of one image are: a file, a byte range of a tar archive, or memory.
+    """Where the bytes of one image are: a file, a place in an archive, or memory.
 
-    Holding the byte range makes a tar archive random access: nothing is unpacked.
+    In a tar it is a byte range. In a zip, ``offset`` is that of the file's header, ``size`` what it takes in the
+    archive and ``unpacked`` what that unpacks to. So archives are random access: nothing is unpacked.
     """
 
     path: str
     offset: int | None = None
     size: int | None = None
     name: str = ""
+    unpacked: int | None = None
     data: bytes | None = field(default=None, repr=False)
+
+    @property
+    def place(self) -> tuple[str, int | None, int | None, str, int | None]:
+        """All but ``data``: ``ImageRef(*place)`` is the same image."""
+        return self.path, self.offset, self.size, self.name, self.unpacked
+
+    @property
+    def in_tar(self) -> bool:
+        return self.offset is not None and self.unpacked is None
 
     def __str__(self) -> str:
         return f"{self.path}:{self.name}" if self.name else self.path
 
     def read_bytes(self) -> bytes:
-        """The encoded image. Raises OSError where the file cannot be read."""
-        if self.data is not None:
-            return self.data
-        with open(self.path, "rb") as file:
-            if self.offset is None:
-                return file.read()
-            file.seek(self.offset)
-            return file.read(self.size)
+        """The encoded image. Raises OSError where it cannot be read."""
+        return self._read()
 
     def start(self, size: int = START) -> bytes:
         """Its first bytes; none where it cannot be read."""
-        if self.data is not None:
-            return self.data[:size]
         try:
-            with open(self.path, "rb") as file:
-                file.seek(self.offset or 0)
-                return file.read(size if self.size is None else min(size, self.size))
+            return self._read(size)
         except OSError:
             return b""
+
+    def _read(self, most: int | None = None) -> bytes:
+        if self.data is not None:
+            return self.data[:most]
+        with open(self.path, "rb") as file:
+            if self.unpacked is not None:
+                place = {"offset": self.offset or 0, "size": self.size or 0, "unpacked": self.unpacked}
+                return read_zipped(file, **place, most=most)
+            file.seek(self.offset or 0)
+            return file.read(min((limit for limit in (most, self.size) if limit is not None), default=-1))
 
     def open(self) -> Image.Image:
         """The decoded image: RGB, turned by its EXIF orientation. Raises OSError for anything unreadable."""

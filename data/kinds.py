@@ -24,7 +24,7 @@ IMAGE_SUFFIXES = frozenset(
 """What is taken for an image by its name, everywhere."""
 RAW = "a camera's raw file: develop it first, as JPEG or PNG"
 VIDEO = "a video: export its frames as images"
-PACKED = "a compressed archive: unpack it (a plain .tar may stay as it is)"
+PACKED = "a compressed archive: unpack it (to caption images, a .zip and a plain .tar may stay as they are)"
 DRAWING = "a document or drawing: export it as PNG or JPEG"
 SPREADSHEET = "a spreadsheet: save it as CSV (UTF-8)"
 NOT_READ = {
@@ -61,7 +61,8 @@ STAND_INS = (  # what is found in place of a file, whatever that was to be
 _CONTENTS = (
     *STAND_INS,
     (re.compile(rb"%PDF"), DRAWING),
-    (re.compile(rb"PK\x03\x04|\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf|Rar!"), PACKED),
+    (re.compile(rb"PK\x03\x04"), "a zip archive: its name has to end in .zip"),
+    (re.compile(rb"\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf|Rar!"), PACKED),
     (re.compile(rb".{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI ", re.DOTALL), VIDEO),
     (re.compile(rb".{257}ustar", re.DOTALL), "a tar archive: its name has to end in .tar"),
     (re.compile(rb"PAR1"), "a Parquet table: its name has to end in .parquet"),

@@ -1,13 +1,13 @@
-"""The images that someone names: files, folders and all below them, tars; found one by one, without opening any."""
+"""The images that someone names: files, folders and all below them, archives; found one by one, without opening any."""
 
 from __future__ import annotations
 
 import os
-import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from latentcap.data.archives import is_archive, members_of
 from latentcap.data.errors import UserError
 from latentcap.data.image import ImageRef
 from latentcap.data.kinds import IMAGE_SUFFIXES, begins_as_image, is_image, may_be_image, what_it_is, why_not_read
@@ -31,17 +31,17 @@ class Listed(NamedTuple):
 def iter_images(paths: str | Path | Sequence[str | Path]) -> Iterator[Listed]:
     """Every image that ``paths`` name, one at a time, in an order that depends on the names alone.
 
-    Of a folder these are the images and tars in it and in all folders below it, links to folders included; of a tar,
-    the images in it. Files without a suffix that is known are images if their content begins as one (DICOM from a CD).
-    What captioning wrote there (what has a ``.run`` folder beside it) is no input. Hidden files and folders are left
-    out, and every folder is entered once, so that links cannot lead in circles. The images of a folder are sorted by
-    their path in it; a broken link or a folder that may not be read is listed as an image, and the rest of a tar that
-    is cut off with an ``error``, so that each is reported.
+    Of a folder these are the images and archives in it and in all folders below it, links to folders included; of a tar
+    or zip, the images in it. Files without a suffix that is known are images if their content begins as one (DICOM from
+    a CD). What captioning wrote there (what has a ``.run`` folder beside it) is no input. Hidden files and folders are
+    left out, and every folder is entered once, so that links cannot lead in circles. The images of a folder are sorted
+    by their path in it; a broken link or a folder that may not be read is listed as an image, and the rest of an
+    archive that is cut off, and what is not read in one, with an ``error``, so that each is reported.
 
     Args:
-        paths: files, folders, tars and patterns such as ``photos/*.jpg``. Where one folder or tar is all that is given,
-            its images are named by their path in it; otherwise names begin with the path as given, and an image in a
-            tar is ``x.tar:member``. What is named twice is listed twice.
+        paths: files, folders, archives and patterns such as ``photos/*.jpg``. Where one folder or archive is all that
+            is given, its images are named by their path in it; otherwise names begin with the path as given, and an
+            image in an archive is ``x.tar:member``. What is named twice is listed twice.
 
     Raises:
         UserError: for a path that does not exist, and where there are no images.
@@ -66,27 +66,28 @@ def no_images(paths: Sequence[str]) -> UserError:
         return UserError(f"no images in {where}: the list is empty. It holds a file's name on each line.")
     return UserError(
         f"no images in {where}. Looked there and in all folders below, hidden ones aside, for "
-        f"{', '.join(sorted(IMAGE_SUFFIXES))}, for others that begin as an image does, and for .tar archives of them."
+        f"{', '.join(sorted(IMAGE_SUFFIXES))}, for others that begin as an image does, and for .tar and .zip archives "
+        "of them."
     )
 
 
 def list_path(path: str, inside: str) -> Iterator[Listed]:
-    """The images of one path; ``inside`` is what names of images in a folder or tar begin with."""
+    """The images of one path; ``inside`` is what names of images in a folder or archive begin with."""
     if os.path.isdir(path):
         for name in _walk(path):
             shown, file = os.path.join(inside, name), os.path.join(path, name)
-            if name.lower().endswith(".tar") and os.path.isfile(file):
+            if is_archive(name) and os.path.isfile(file):
                 yield from _members(file, shown)
             elif listed := _judged(name, shown, ImageRef(file)):
                 yield listed
-    elif path.lower().endswith(".tar"):
+    elif is_archive(path):
         yield from _members(path, inside)
     else:
         yield Listed(path, ImageRef(path))
 
 
 def _judged(name: str, shown: str, image: ImageRef) -> Listed | None:
-    """A file of a folder or tar, as an image or as skipped; None for what nobody would take for one."""
+    """A file of a folder or archive, as an image or as skipped; None for what nobody would take for one."""
     if reason := why_not_read(name):
         return Listed(shown, image, skipped=reason)
     if is_image(name) or os.path.isdir(image.path):  # a folder that may not be read, so that this is reported
@@ -98,7 +99,7 @@ def _judged(name: str, shown: str, image: ImageRef) -> Listed | None:
 
 
 def _walk(root: str) -> Iterator[str]:
-    """Paths relative to ``root`` of the images and tars below it, sorted; one folder's names are held at a time."""
+    """Paths relative to ``root`` of the images and archives below it, sorted; one folder's names are held at a time."""
     top = os.path.realpath(root)
     seen: set[tuple[int, int]] = set()
     waiting = [""]  # the next one last; folders end in "/", as they sort among the files
@@ -119,7 +120,7 @@ def _walk(root: str) -> Iterator[str]:
 
 
 def _wanted(folder: str, top: str) -> Iterator[str]:
-    """Names in a folder: images, tars, broken links, what may be an image, and folders with a final "/"."""
+    """Names in a folder: images, archives, broken links, what may be an image, and folders with a final "/"."""
     with os.scandir(folder) as found:
         entries = [entry for entry in found if not entry.name.startswith(".")]
     ours = own_outputs(folder, [entry.name for entry in entries])
@@ -136,7 +137,7 @@ def _wanted(folder: str, top: str) -> Iterator[str]:
 
 
 def _is_wanted(name: str) -> bool:
-    return name.lower().endswith(".tar") or is_image(name) or may_be_image(name) or why_not_read(name) != ""
+    return is_archive(name) or is_image(name) or may_be_image(name) or why_not_read(name) != ""
 
 
 def _is_met_anyway(link: str, top: str) -> bool:
@@ -146,22 +147,16 @@ def _is_met_anyway(link: str, top: str) -> bool:
 
 
 def _members(path: str, inside: str) -> Iterator[Listed]:
-    """The images in a tar, in its order, by reading headers alone."""
+    """The images in an archive, in its order, by reading headers alone."""
     try:
-        if os.path.getsize(path) % tarfile.BLOCKSIZE:
-            raise tarfile.ReadError("its end is missing")
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                name = member.name.removeprefix("./")
-                hidden = any(part.startswith(".") for part in name.split("/"))
-                if member.isfile() and not hidden:
-                    image = ImageRef(path, offset=member.offset_data, size=member.size, name=name)
-                    if listed := _judged(name, f"{inside}:{name}" if inside else name, image):
-                        yield listed
-                archive.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
-    except (tarfile.TarError, OSError) as error:
-        reason = (
-            f"not a complete, uncompressed tar ({error}). Copy it again, or decompress it first: its images are read "
-            "at random"
-        )
-        yield Listed(inside or path, ImageRef(path), reason)
+        for name, image, error in members_of(path):
+            shown = f"{inside}:{name}" if inside else name
+            if not error:
+                if listed := _judged(name, shown, image):
+                    yield listed
+            elif is_image(name):
+                yield Listed(shown, image, error)
+            elif may_be_image(name):
+                yield Listed(shown, image, skipped=error)
+    except OSError as error:
+        yield Listed(inside or path, ImageRef(path), str(error))

@@ -11,6 +11,7 @@ import shutil
 import signal
 import tarfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -44,7 +45,7 @@ def fake(block: Block, *, needs_images: bool = True) -> list[Record]:
             continue
         record: Record = {"file": item.name, "caption": f"picture {item.name}", "score": composition / 1e6}
         if needs_images:
-            record["_images"] = [[image.path, image.offset, image.size, image.name] for image in item.images]
+            record["_images"] = [list(image.place) for image in item.images]
         records.append(record)
     return records
 
@@ -66,7 +67,7 @@ def plain_pool(blocks: Iterator[Block]) -> Iterator[list[Record]]:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images in files of two folders, and in a tar with texts of its own."""
+    """Images in files of two folders, in a zip, and in a tar with texts of its own."""
     folder = tmp_path_factory.mktemp("in") / "photos"
     (folder / "deep").mkdir(parents=True)
     data = io.BytesIO()
@@ -78,6 +79,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
             member = tarfile.TarInfo(name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
+    with zipfile.ZipFile(folder / "export.zip", "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in ("a.jpg", "deep/b.jpg"):
+            packed.writestr(name, data.getvalue())
     return folder
 
 
@@ -123,7 +127,7 @@ def test_killed_at_any_moment_it_ends_the_same(kind: str, photos: Path, tmp_path
     start = time.monotonic()
     summary = run(whole, kind, photos)
     duration = time.monotonic() - start
-    assert summary.captioned + summary.failed == IMAGES + 2
+    assert summary.captioned + summary.failed == IMAGES + 4
     assert summary.failed
     moments = random.Random(kind)
     for attempt in range(4):
@@ -208,7 +212,7 @@ def test_what_failed_is_tried_again_and_mended_errors_go(photos: Path, tmp_path:
     assert summary.failed == 0
     assert not errors.exists()
     names = [record["file"] for record in Journal(tmp_path / "out.jsonl")]
-    assert len(names) == len(set(names)) == IMAGES + 2
+    assert len(names) == len(set(names)) == IMAGES + 4
 
 
 def test_files_that_are_added_later_are_all_that_is_captioned(photos: Path, tmp_path: Path) -> None:
@@ -372,5 +376,5 @@ def test_the_summary_s_counts_add_up_after_every_run(photos: Path, tmp_path: Pat
         results[0]["captioned"],
         results[0]["captioned"] + results[1]["captioned"],
     ]
-    assert results[1]["seen"] == results[2]["seen"] == IMAGES + 2
+    assert results[1]["seen"] == results[2]["seen"] == IMAGES + 4
     assert set(results[2]["why_failed"]) == {"broken"}

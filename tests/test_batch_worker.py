@@ -198,7 +198,7 @@ def test_records_hold_what_was_asked_for(captioner: Captioner, tmp_path: Path) -
     assert record["score"] == pytest.approx(known.score, abs=1e-4)
     assert [other["caption"] for other in record["alternatives"]] == [f"a photo: {known.alternatives[0].text}."]
     assert record["context"] == "left"
-    assert record["_images"] == [[str(tmp_path / "x.png"), None, None, ""]]
+    assert record["_images"] == [[str(tmp_path / "x.png"), None, None, "", None]]
 
 
 def test_the_folder_of_broken_files_as_a_whole(captioner: Captioner, tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ def test_the_first_picture_of_a_moving_one() -> None:
         (b'[{"image": "a.jpg"}]', "JSON"),
         (b"a.jpg\nb.jpg\n", "@FILE is a list"),
         (b"\x1f\x8b\x08\0\0\0", "unpack it"),
-        (b"PK\x03\x04\x0a\0", "unpack it"),
+        (b"PK\x03\x04\x0a\0", r"has to end in \.zip"),
         (b"\0\0\0\x18ftypisom\0\0\0\0isom", "a video"),
         (b"%PDF-1.7\n", "export it"),
         (b"<!DOCTYPE html><html>", "web page"),

@@ -96,12 +96,12 @@ def test_a_folder_says_what_it_leaves_out(here: Path) -> None:
     picture(here / "p" / "a.jfif", "JPEG")
     picture(here / "p" / "noext", "JPEG")
     picture(here / "p" / "1.2.840.7", "TIFF")
-    for name in ("v.mp4", "raw.DNG", "x.zip", "notes.txt", "captions.jsonl", "odd", "DICOMDIR", "empty"):
+    for name in ("v.mp4", "raw.DNG", "x.7z", "notes.txt", "captions.jsonl", "odd", "DICOMDIR", "empty"):
         (here / "p" / name).write_text("" if name == "empty" else "some words")
     found = {item.name: item.skipped for item in Inputs(["p"])}
     assert [name for name, reason in found.items() if not reason] == ["1.2.840.7", "a.jfif", "noext"]
     skipped = {name: reason.split(":")[0] for name, reason in found.items() if reason}
-    assert set(skipped) == {"v.mp4", "raw.DNG", "x.zip", "odd", "DICOMDIR", "empty"}
+    assert set(skipped) == {"v.mp4", "raw.DNG", "x.7z", "odd", "DICOMDIR", "empty"}
     assert skipped["v.mp4"] == "a video"
     assert skipped["empty"] == "the file is empty"
 

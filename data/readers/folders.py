@@ -6,13 +6,14 @@ import dataclasses
 import os
 from pathlib import Path
 
+from latentcap.data.archives import Member
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
 from latentcap.data.image import ImageRef
 from latentcap.data.kinds import is_image, may_be_image
 from latentcap.data.readers.fields import ReadOptions
 from latentcap.data.readers.formats import Format
-from latentcap.data.readers.samples import SUFFIXES, Member, examples_of, group
+from latentcap.data.readers.samples import SUFFIXES, examples_of, group
 from latentcap.data.readers.splits import known_split
 from latentcap.data.readers.table import read_table
 from latentcap.data.walk import files_below

@@ -6,12 +6,12 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
+from latentcap.data.archives import Member
 from latentcap.data.encoding import decode
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
-from latentcap.data.image import ImageRef
 from latentcap.data.kinds import begins_as_image, is_image, may_be_image, suffix_of, why_not_read
 from latentcap.data.readers.captions import to_captions
 from latentcap.data.readers.fields import CAPTION_COLUMNS, ReadOptions, clean_text
@@ -19,13 +19,6 @@ from latentcap.data.readers.fields import CAPTION_COLUMNS, ReadOptions, clean_te
 TEXTS = (".txt", ".caption")
 SUFFIXES = (*TEXTS, ".json")
 NOTES = ("readme", "license", "licence", "notice", "requirements", "changelog", "classes", "labels", "notes", "todo")
-
-
-class Member(NamedTuple):
-    """A file of a folder or tar: its path there and where its bytes are."""
-
-    name: str
-    place: ImageRef
 
 
 @dataclass

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from latentcap.data.archives import Member, members_of
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
-from latentcap.data.image import ImageRef
 from latentcap.data.readers.fields import ReadOptions
 from latentcap.data.readers.formats import Format
 from latentcap.data.readers.rows import refuse_stand_in
-from latentcap.data.readers.samples import SUFFIXES, Member, examples_of, group
+from latentcap.data.readers.samples import SUFFIXES, examples_of, group
 from latentcap.data.readers.splits import known_split, split_in_name
 from latentcap.data.walk import own_outputs
 
@@ -42,24 +41,17 @@ def find_tars(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.tar")) or sorted(below)
 
 
-def members_of(path: Path) -> Iterator[Member]:
-    """The files in a tar, hidden ones left out, by their headers alone. Raises UserError where it is not whole."""
+def read_members(path: Path) -> Iterator[Member]:
+    """The files in a tar that are read, by their headers alone. Raises UserError where it is not whole."""
     refuse_stand_in(path)
     try:
-        with tarfile.open(path, "r:") as archive:
-            for header in archive:
-                name = header.name.removeprefix("./")
-                if header.isfile() and not any(part.startswith(".") for part in name.split("/")):
-                    yield Member(name, ImageRef(str(path), offset=header.offset_data, size=header.size, name=name))
-    except (tarfile.TarError, OSError) as error:
-        raise UserError(
-            f"{path}: not a complete, uncompressed tar ({error}). Copy or download it again; a compressed one has to "
-            "be decompressed first, for its images to be read at random."
-        ) from None
+        yield from (member for member in members_of(path) if not member.error)
+    except OSError as error:
+        raise UserError(f"{path}: {error}.") from None
 
 
 def _read_tar(path: Path, options: ReadOptions, split: str) -> list[Example]:
-    samples = group(members_of(path), options)
+    samples = group(read_members(path), options)
     if not samples:
         looked = f"KEY.jpg (.png, ...) with KEY{', KEY'.join(SUFFIXES)}"
         raise UserError(f"{path}: no images in the tar. Looked for {looked}.")

@@ -20,7 +20,7 @@ def check_file(image: ImageRef) -> None:
         raise OSError("a folder, not an image")
     if not stat.S_ISREG(status.st_mode):
         raise OSError("not a regular file")
-    if (image.size or status.st_size) > LARGEST_FILE:
+    if max(image.size or status.st_size, image.unpacked or 0) > LARGEST_FILE:
         raise OSError("larger than 1 GiB: not taken for an image")
     if not (image.size if image.offset is not None else status.st_size):
         raise OSError("the file is empty")

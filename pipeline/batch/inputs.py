@@ -1,4 +1,4 @@
-"""What is to be captioned, one after the other: paths, patterns, lists, standard input, tars and tables."""
+"""What is to be captioned, one after the other: paths, patterns, lists, standard input, archives and tables."""
 
 from __future__ import annotations
 
@@ -46,13 +46,14 @@ class Input:
 class Inputs:
     """All inputs that command-line arguments name; iterated as often as wanted, always in the same order.
 
-    Nothing is held but 64 bits for each name, and what standard input said. Where one folder or tar is all that is
-    given, inputs are named by their path in it, else by their path as given. An image that is named twice comes once.
+    Nothing is held but 64 bits for each name, and what standard input said. Where one folder or archive is all that
+    is given, inputs are named by their path in it, else by their path as given. An image that is named twice comes
+    once.
 
     Args:
-        sources: files, folders, tars, patterns, tables; ``@list.txt`` is a file that names one image a line, and ``-``
-            standard input that does. Lists may be separated by zero bytes instead, as ``find -print0`` writes them.
-            They name files: a folder in a list is an error.
+        sources: files, folders, tars, zips, patterns, tables; ``@list.txt`` is a file that names one image a line, and
+            ``-`` standard input that does. Lists may be separated by zero bytes instead, as ``find -print0`` writes
+            them. They name files: a folder in a list is an error.
         columns: what the columns of tables are called and what of them the model reads.
         context: of all inputs that have none of their own, by their name; None where it is not known.
         belongs: which inputs are this process's part.

@@ -43,7 +43,7 @@ class Shard:
         """Whether an input belongs to this part; with ``whole_tars`` all images of a tar are in one part."""
         if self.number == 1:
             return True
-        archive = whole_tars and item.images and item.images[0].offset is not None
+        archive = whole_tars and item.images and item.images[0].in_tar
         return digest(item.images[0].path if archive else item.name) % self.number == self.index
 
     def output(self, path: Path) -> Path:

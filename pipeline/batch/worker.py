@@ -25,8 +25,8 @@ class Worker:
     ``settings`` say the search, by default the model's own, and the texts around each caption. A record is
     ``{"file", "caption", "score", "confidence"}``, with ``"alternatives"`` where more than one caption was asked for
     ``"labels"`` where the model has a label head, and ``"context"`` where there was one; or ``{"file", "error"}``. With
-    ``words`` each caption has ``"words"`` too, [word, probability] of each; with ``keep_images`` ``"_images"``, [path,
-    offset, size, name] of each, for outputs that need the images again; with ``keep_ids`` ``"_id"``, a table's.
+    ``words`` each caption has ``"words"`` too, [word, probability] of each; with ``keep_images`` ``"_images"``, where
+    its views are, for outputs that need the images again; with ``keep_ids`` ``"_id"``, a table's.
     """
 
     def __init__(self, captioner: Captioner, settings: WorkerSettings) -> None:
@@ -113,7 +113,7 @@ class Worker:
         if item.context:
             record["context"] = item.context
         if self.settings.keep_images:
-            record["_images"] = [[image.path, image.offset, image.size, image.name] for image in item.images]
+            record["_images"] = [list(image.place) for image in item.images]
         return record
 
     def _entry(self, caption: Caption, context: str | None) -> Record:

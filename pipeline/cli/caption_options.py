@@ -39,7 +39,7 @@ def add_caption_options(parser: argparse.ArgumentParser, *, format: str | None =
         "images",
         nargs="+",
         metavar="IMAGES",
-        help="image files, folders (with all below them), tars, patterns (*, {000..099}), tables (.jsonl, .csv, "
+        help="image files, folders (with all below them), tars, zips, patterns (*, {000..099}), tables (.jsonl, .csv, "
         ".parquet) with a column of images, @list.txt, or - for a list on standard input",
     )
     add_model_option(parser)

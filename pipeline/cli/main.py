@@ -11,7 +11,7 @@ from latentcap.cli.run import run
 from latentcap.cli.verbs import choose
 
 COMMANDS = {
-    "caption": "caption images: files, folders, tars, tables",
+    "caption": "caption images: files, folders, archives, tables",
     "caption-ray": "the same on a Ray cluster",
     "train": "train a captioner on your own images: fit, validate, test",
     "evaluate": "score captions, or a model, against what people wrote",

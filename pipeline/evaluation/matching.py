@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from latentcap.data.archives import as_path
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
 from latentcap.evaluation.predictions import Caption, some
@@ -144,8 +145,8 @@ def _deepest(path: str, index: dict[str, set[int]]) -> tuple[float, set[int]] | 
 
 
 def _suffixes(path: str) -> Iterator[tuple[int, str]]:
-    """(number of parts, those last parts) of a path, longest first; members of a tar archive count as files in it."""
-    parts = [part for part in path.replace("\\", "/").replace(".tar:", ".tar/").split("/") if part not in ("", ".")]
+    """(number of parts, those last parts) of a path, longest first; members of an archive count as files in it."""
+    parts = [part for part in as_path(path.replace("\\", "/")).split("/") if part not in ("", ".")]
     for start in range(len(parts)):
         yield len(parts) - start, "/".join(parts[start:])
 

@@ -13,6 +13,7 @@ from typing import IO
 from latentcap.batch.inputs import Input
 from latentcap.batch.journal import Record
 from latentcap.batch.outputs.table import TableFile
+from latentcap.data.archives import as_path
 from latentcap.data.errors import UserError
 
 ImageId = int | str
@@ -77,4 +78,4 @@ def read_image_ids(path: Path) -> dict[str, ImageId]:
 
 
 def _base(name: str) -> str:
-    return os.path.basename(name.rsplit(".tar:", 1)[-1])
+    return os.path.basename(as_path(name))

@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 from latentcap.batch.inputs import Input
 from latentcap.batch.journal import Record, digest, write_error
 from latentcap.batch.outputs.base import Mark, Output, all_captions, merge_text
+from latentcap.data.archives import as_path
 from latentcap.data.encoding import open_text
 from latentcap.data.errors import UserError
 from latentcap.data.example import ImageRef
@@ -43,8 +44,8 @@ class Sidecars(Output):
             if image.offset is not None or image.data is not None:
                 raise UserError(f"{name}: is in an archive and has no place beside it. Give a folder as --output.")
             return Path(image.path).with_suffix(self.suffix)
-        inside = name if image.offset is None else name.replace(".tar:", ".tar/", 1)
-        parts = [part for part in PurePath(inside).parts if part not in ("..", os.sep)]
+        inside = PurePath(name if image.offset is None else as_path(name))
+        parts = [part for part in inside.parts if part not in ("..", inside.anchor)]
         return Path(self.path, *parts).with_suffix(self.suffix)
 
     def prepare(self, item: Input, *, known: bool) -> Input | None:
@@ -60,8 +61,7 @@ class Sidecars(Output):
     def append(self, records: Sequence[Record]) -> int:
         self._replay()
         for record in records:
-            path, offset, size, name = record.pop("_images")[0]
-            target = self.target(record["file"], ImageRef(path, offset, size, name))
+            target = self.target(record["file"], ImageRef(*record.pop("_images")[0]))
             try:
                 old = self.old_text(target)
             except (OSError, ValueError) as error:  # it has changed since the image was listed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
@@ -19,7 +18,7 @@ from latentcap.data.dicom import is_dicom
 from latentcap.data.encoding import encoding_of
 from latentcap.data.errors import UserError
 from latentcap.data.example import ImageRef
-from latentcap.data.kinds import DICOM_SUFFIXES, is_image
+from latentcap.data.kinds import DICOM_SUFFIXES, is_image, suffix_of
 from latentcap.progress import Progress
 
 PER_TAR = 1000
@@ -29,7 +28,7 @@ class Tars(Output):
     """Made from the journal when all inputs are dealt with; a tar is final when it has taken its place.
 
     A tar that came in goes out under its name, every member as it was, with ``KEY.txt`` for each image that has a
-    caption; one that was there before is dealt with as ``--existing`` says. Images in files are packed into
+    caption; one that was there before is dealt with as ``--existing`` says. Images in files and zips are packed into
     ``captions-00000.tar``, ..., a thousand each: ``KEY.jpg``, ``KEY.txt`` and ``KEY.json`` with the record.
     """
 
@@ -50,7 +49,7 @@ class Tars(Output):
                 )
             if image.data is not None:
                 raise UserError(f"{item.name}: is in a table. --format webdataset takes images from files and tars.")
-            if image.offset is not None and _same_file(self._mirrored(item.name, image), image.path):
+            if image.in_tar and _same_file(self._mirrored(item.name, image), image.path):
                 raise UserError(f"{image.path}: would be written over. Choose another folder as --output.")
         return item
 
@@ -102,12 +101,12 @@ class Tars(Output):
         packed = array("q")
         start = 0
         for end, record in self.journal.entries():
-            path, offset, size, name = record["_images"][0]
-            if offset is None:
-                packed.append(start)
+            image = ImageRef(*record["_images"][0])
+            if image.in_tar:
+                target = str(self._mirrored(record["file"], image))
+                archives.setdefault(target, (image.path, array("q")))[1].append(start)
             else:
-                target = str(self._mirrored(record["file"], ImageRef(path, offset, size, name)))
-                archives.setdefault(target, (path, array("q")))[1].append(start)
+                packed.append(start)
             start = end
         return archives, packed
 
@@ -117,7 +116,7 @@ class Tars(Output):
 
     def _mirrored(self, name: str, image: ImageRef) -> Path:
         inside = name.removesuffix(f":{image.name}") if name != image.name else os.path.basename(image.path)
-        parts = [part for part in PurePath(inside).parts if part not in ("..", os.sep)]
+        parts = [part for part in PurePath(inside).parts if part not in ("..", PurePath(inside).anchor)]
         return Path(self.folder, *parts)
 
     def _add_to(self, source: str, records: Iterator[Record], file: IO[bytes]) -> None:
@@ -164,7 +163,7 @@ def _pack(records: Iterator[Record], file: IO[bytes]) -> None:
             key = f"{digest(record['file']):016x}"
             images = [ImageRef(*place) for place in record["_images"]]
             for view, image in enumerate(images):
-                suffix = os.path.splitext(image.path)[1].lower() or ".jpg"
+                suffix = suffix_of(image.name or image.path) or ".jpg"
                 try:
                     content = image.read_bytes()
                 except OSError as error:
@@ -194,10 +193,7 @@ def _is_dicom_file(image: ImageRef) -> bool:
     name = image.name or image.path
     if is_image(name):
         return name.lower().endswith(DICOM_SUFFIXES)
-    with contextlib.suppress(OSError), open(image.path, "rb") as file:  # a file named by itself may be called anything
-        file.seek(image.offset or 0)
-        return is_dicom(file.read(200))
-    return False
+    return is_dicom(image.start())  # a file named by itself may be called anything
 
 
 def _same_file(one: Path, other: str) -> bool:
