@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from latentcap.batch.inputs import Inputs
+from latentcap.batch.tables import Columns
 from latentcap.data.errors import UserError
 
 
@@ -64,6 +65,51 @@ def test_a_pipe_is_read_as_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
         os.write(into, b"ond.jpg\n")
         os.close(into)
         assert [item.name for item in found] == ["second.jpg"]
+
+
+def test_standard_input_may_be_json_lines_with_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [
+        b'\xef\xbb\xbf{"file": "a.jpg"}',
+        b"",
+        b'{"file": "b.jpg", "context": "left", "age": 40}',
+        b'{"file": "c.jpg", "context": ',
+        b"c.jpg",
+        b'{"context": "an image is missing"}',
+        b'{"file": "d\xe9.jpg"}',
+        b'{"file": ["e.jpg", "f.jpg"], "context": "two views"}',
+    ]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\r\n".join(lines))))
+    inputs = Inputs(["-"], columns=Columns(root=Path("root"), numbers=("age",)))
+    first, second, *broken, last = inputs
+    assert [item.name for item in inputs] == [first.name, second.name, *(item.name for item in broken), last.name]
+    assert (first.name, first.images[0].path, first.context) == ("a.jpg", "root/a.jpg", None)
+    assert (second.context, second.numbers) == ("left", {"age": 40.0})
+    assert [item.error.partition(":")[0] for item in broken] == [f"standard input, line {n}" for n in (4, 5, 6, 7)]
+    assert ["JSON" in item.error for item in broken] == [True, True, False, False]
+    assert [image.path for image in last.images] == ["root/e.jpg", "root/f.jpg"]
+
+
+def test_json_lines_are_read_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    out, into = os.pipe()
+    os.write(into, b'{"file": "a.jpg"}\n{"file"')
+    with os.fdopen(out, "r") as pipe:
+        monkeypatch.setattr(sys, "stdin", pipe)
+        found = iter(Inputs(["-"]))
+        assert next(found).name == "a.jpg"
+        os.write(into, b': "b.jpg"}\n')
+        os.close(into)
+        assert [item.name for item in found] == ["b.jpg"]
+
+
+def test_json_lines_without_an_image_are_refused_and_names_in_braces_are_names(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"picture_of": "a.jpg"}')))
+    with pytest.raises(UserError, match=r"standard input: no image column\. Columns found: picture_of"):
+        names("-")
+    picture(here / "{a}.png")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"{a}.png\n")))
+    assert names("-") == ["{a}.png"]
 
 
 def test_a_folder_in_a_list_is_an_error_of_its_own(here: Path) -> None:

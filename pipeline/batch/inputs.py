@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from latentcap.batch.journal import digest
-from latentcap.batch.lists import Kept, names_in
-from latentcap.batch.tables import Columns, count_rows, table_inputs
+from latentcap.batch.lists import Kept, entries_in, names_in
+from latentcap.batch.tables import Columns, count_rows, line_inputs, table_inputs
 from latentcap.data.errors import UserError
 from latentcap.data.example import ImageRef
 from latentcap.data.listing import Listed, list_path, no_images
@@ -53,7 +53,8 @@ class Inputs:
     Args:
         sources: files, folders, tars, zips, patterns, tables; ``@list.txt`` is a file that names one image a line, and
             ``-`` standard input that does. Lists may be separated by zero bytes instead, as ``find -print0`` writes
-            them. They name files: a folder in a list is an error.
+            them. They name files: a folder in a list is an error. Standard input whose first line is JSON is JSON
+            Lines, with the columns that tables have.
         columns: what the columns of tables are called and what of them the model reads.
         context: of all inputs that have none of their own, by their name; None where it is not known.
         belongs: which inputs are this process's part.
@@ -69,7 +70,7 @@ class Inputs:
     ) -> None:
         self.columns, self.context, self.belongs = columns or Columns(), context, belongs
         self.sources = _without_outputs([path for source in sources for path in _expand(source)])
-        self._stdin = Kept(names_in(sys.stdin.buffer, "standard input")) if STDIN in self.sources else None
+        self._stdin = Kept(entries_in(sys.stdin.buffer, "standard input")) if STDIN in self.sources else None
 
     def __iter__(self) -> Iterator[Input]:
         seen: set[int] = set()
@@ -111,7 +112,11 @@ class Inputs:
     def _from(self, source: str) -> Iterator[Input]:
         if source == STDIN:
             assert self._stdin is not None
-            yield from _listed(self._stdin)
+            first = next(filter(str.strip, self._stdin), "")
+            if first.lstrip().startswith("{") and not os.path.exists(first):
+                yield from (Input(**row) for row in line_inputs(self._stdin, self.columns, where="standard input"))
+            else:
+                yield from _listed(filter(str.strip, self._stdin))
         elif source.startswith("@") and not os.path.exists(source):
             with open(source[1:], "rb") as file:
                 yield from _listed(names_in(file, source[1:]))

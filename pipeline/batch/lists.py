@@ -14,7 +14,12 @@ CHUNK = 1 << 16
 
 
 def names_in(stream: BinaryIO, where: str) -> Iterator[str]:
-    """What a list names, as it is read; blank entries are left out.
+    """:func:`entries_in` without blank ones."""
+    return filter(str.strip, entries_in(stream, where))
+
+
+def entries_in(stream: BinaryIO, where: str) -> Iterator[str]:
+    """What stands in a list, as it is read, blank entries too.
 
     The encoding is that of the byte-order mark; without one, bytes are those of the file names, UTF-8 or not (those
     that are not become surrogates, as in all names that Python gives). The separator is decided once: a zero byte
@@ -29,13 +34,9 @@ def names_in(stream: BinaryIO, where: str) -> Iterator[str]:
     if encoding != "utf-8":
         whole = io.BufferedReader(cast(io.RawIOBase, rest))
         text = io.TextIOWrapper(whole, encoding=encoding, errors="surrogateescape", newline="\n")
-        parts: Iterator[str] = (part for line in text for part in line.rstrip("\r\n").split("\0"))
-    else:
-        separator = b"\0" if b"\0" in start or _has_zero(stream) else b"\n"
-        parts = (
-            os.fsdecode(part if separator == b"\0" else part.removesuffix(b"\r")) for part in rest.split(separator)
-        )
-    return (part for part in parts if part.strip())
+        return (part for line in text for part in line.rstrip("\r\n").split("\0"))
+    separator = b"\0" if b"\0" in start or _has_zero(stream) else b"\n"
+    return (os.fsdecode(part if separator == b"\0" else part.removesuffix(b"\r")) for part in rest.split(separator))
 
 
 class Kept:

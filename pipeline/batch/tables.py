@@ -1,15 +1,16 @@
-"""Rows of JSONL, CSV and Parquet tables as inputs: the image, and what the model reads besides."""
+"""Rows of JSON Lines, CSV and Parquet tables as inputs: the image, and what the model reads besides."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from latentcap.batch.journal import digest
 from latentcap.data.errors import UserError
+from latentcap.data.jsonl import parse_line
 from latentcap.data.readers.fields import VIEWS_COLUMN, Fields, Row, clean_text, to_number, to_views
 from latentcap.data.readers.rows import iter_rows
 from latentcap.data.readers.table import image_root, row_images, row_name
@@ -32,27 +33,66 @@ class Columns:
 
 
 def table_inputs(path: Path, columns: Columns) -> Iterator[dict[str, Any]]:
-    """The fields of an ``Input`` for each row. Rows that are alike but for other columns are one.
-
-    An image that comes again with another context is named ``x.jpg#2``, ``x.jpg#3``, ...
+    """The fields of an ``Input`` for each row, as :func:`row_inputs` gives them.
 
     Raises:
         UserError: there is no image column, or a row is broken.
     """
+    return row_inputs(
+        enumerate(iter_rows(path), start=1), columns, where=f"{path}, row", root=lambda first: image_root(path, first)
+    )
+
+
+def line_inputs(lines: Iterable[str], columns: Columns, *, where: str) -> Iterator[dict[str, Any]]:
+    """The fields of an ``Input`` for each line of JSON; paths begin where the program runs.
+
+    A line that is none has an error, with its number. Raises UserError where the first names no image.
+    """
+
+    def rows() -> Iterator[tuple[int, Row | UserError]]:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                try:
+                    yield number, parse_line(line, f"{where}, line {number}")
+                except UserError as error:
+                    yield number, error
+
+    return row_inputs(rows(), columns, where=f"{where}, line", root=lambda first: Path())
+
+
+def row_inputs(
+    rows: Iterable[tuple[int, Row | UserError]], columns: Columns, *, where: str, root: Callable[[Any], Path]
+) -> Iterator[dict[str, Any]]:
+    """The fields of an ``Input`` for each numbered row. Rows that are alike but for other columns are one.
+
+    Columns are found as rows bring them. An image that comes again with another context is named ``x.jpg#2``,
+    ``x.jpg#3``, ...
+
+    Args:
+        where: what numbers are put after, in messages.
+        root: where paths begin, by what the first row calls its image; ``columns.root`` comes first.
+
+    Raises:
+        UserError: there is no image column.
+    """
     fields = Fields(image=columns.image, context=columns.context, caption="")
-    root = columns.root
+    base = columns.root
+    known: dict[str, None] = {}
     image = context = id = ""
     seen: set[int] = set()
     times: Counter[int] = Counter()
-    for number, row in enumerate(iter_rows(path), start=1):
-        if number == 1:
-            found = fields.resolve(row, str(path))
-            image = found.image or ""
-            id = found.id or ""
+    for number, row in rows:
+        at = f"{where} {number}"
+        if isinstance(row, UserError):
+            yield {"name": at, "images": (), "error": str(row)}
+            continue
+        if not row.keys() <= known.keys():
+            known |= dict.fromkeys(row)
+            found = fields.resolve(known, at.rpartition(",")[0])
+            image, id = found.image or "", found.id or ""
             context = (found.context or "") if columns.reads_context or columns.context else ""
-            root = root or image_root(path, row.get(image))
-        assert root is not None
-        entry = _entry(row, image, context, root=root, where=f"{path}, row {number}", number=number, columns=columns)
+        base = base or root(row.get(image))
+        entry = _entry(row, image, context, root=base, where=at, number=number, columns=columns)
         entry["id"] = (clean_text(row.get(id)) or "") if id else ""
         what = digest(repr([entry[name] for name in ("name", "views", "context", "numbers", "categories")]))
         if what in seen:

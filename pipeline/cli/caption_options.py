@@ -40,7 +40,7 @@ def add_caption_options(parser: argparse.ArgumentParser, *, format: str | None =
         nargs="+",
         metavar="IMAGES",
         help="image files, folders (with all below them), tars, zips, patterns (*, {000..099}), tables (.jsonl, .csv, "
-        ".parquet) with a column of images, @list.txt, or - for a list on standard input",
+        ".parquet) with a column of images, @list.txt, or - for a list or JSON Lines on standard input",
     )
     add_model_option(parser)
     add(
