@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from latentcap.config import FusionConfig
+from latentcap.data.batches.tokenizer import CaptionTokenizer
 from latentcap.data.example import Example
 from latentcap.metrics.cider import CiderScorer, cider_d
+from latentcap.training.rewards import weighed
 from latentcap.training.self_critical import SelfCritical
 from tests.helpers import tiny_captioner
 
@@ -108,3 +110,16 @@ def test_the_balance_loss_of_head_routers_is_added() -> None:
     assert router is not None
     assert router.score.weight.grad is not None
     assert router.score.weight.grad.abs().sum() > 0
+
+
+def test_findings_are_rewarded_and_rare_ones_more() -> None:
+    texts = ("no pneumothorax . the lungs are clear .", "small left effusion .", "cardiomegaly .", "lungs are clear .")
+    tokenizer = CaptionTokenizer.train(texts, min_frequency=1, sentences=True)
+    examples = [Example(str(index), (), captions=(text,)) for index, text in enumerate((*texts, "heart enlarged ."))]
+    score = weighed({"CheXpert": 1.0}, examples, tokenizer)
+    effusion, heart, clear = (tokenizer.encode(texts[place]) for place in (1, 2, 3))
+    assert score(clear, 0) == 1.0, "nothing is found in either, in other words"
+    assert score(effusion, 1) == 1.0
+    assert score(clear, 1) == score(heart, 1) == 0.0
+    both = [*effusion, *heart]
+    assert 0 < score(both, 2) < score(both, 1) < 1, "the rarer finding is missed the most"

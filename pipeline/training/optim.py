@@ -18,7 +18,7 @@ RANGES = {
     **dict.fromkeys(("warmup", "final_lr", "label_smoothing", "scheduled_sampling"), 1.0),
 }
 PARTS = ("backbone", "context", "fusion", "decoder", "labels")
-REWARDED = ("CIDEr-D", "ROUGE-L", "METEOR")  # of captions that a model samples of itself
+REWARDED = ("CIDEr-D", "ROUGE-L", "METEOR", "CheXpert")  # of captions that a model samples of itself
 REWARDS = {"CIDEr-D": 1.0, "METEOR": 2.0}
 
 
@@ -51,7 +51,8 @@ class OptimConfig:
         self_critical: train on this many captions that the model samples of each image, and rewards, in place of the
             true ones (2 or more; for fine-tuning a trained model at a tenth of its rate). 0 is off.
         self_critical_epoch: the epoch from which it does, so that one run learns from true captions first.
-        rewards: what a sampled caption earns: weights of CIDEr-D (0 to 10), ROUGE-L and METEOR (exact matches; 0 to 1).
+        rewards: what a sampled caption earns: weights of CIDEr-D (0 to 10), ROUGE-L, METEOR (exact matches; 0 to 1)
+            and, for chest X-ray reports, CheXpert (F1 of the observations, rare ones counting more; 0 to 1).
     """
 
     lr: float = 1e-3

@@ -5,21 +5,17 @@ Dimension letters: see ``latent_attention.py``; here G is the number of samples 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from latentcap.data.batches.tokenizer import CaptionTokenizer
 from latentcap.data.example import Example
-from latentcap.metrics.cider import CiderScorer
-from latentcap.metrics.meteor import meteor_exact
-from latentcap.metrics.rouge import rouge_l_of
 from latentcap.model.decoder import Decoder
 from latentcap.model.fusion import Memory
 from latentcap.training.optim import REWARDS
-
-END = "<eos>"
+from latentcap.training.rewards import weighed
 
 
 class SelfCritical:
@@ -27,10 +23,8 @@ class SelfCritical:
 
     .. math:: \nabla L = -\sum_g (r_g - \bar r_{\setminus g}) \, \nabla \log p(w_g)
 
-    :math:`r_g` is a weighted sum of CIDEr-D, ROUGE-L and METEOR (exact matches) of sample g, document frequencies being
-    those of the training references, and :math:`\bar r_{\setminus g}` the mean reward of the image's other samples.
-    The end of a caption counts as a word, so that a caption that breaks off ("next to a") earns less. Where heads are
-    routed with a balance loss, it is added.
+    :math:`r_g` is a weighted sum of scores of sample g, see ``rewards.py``, and :math:`\bar r_{\setminus g}` the mean
+    reward of the image's other samples. Where heads are routed with a balance loss, it is added.
 
     What is learned follows the *spread* of a score times its weight, not its mean. CIDEr-D goes from 0 to 10 and is the
     only one that knows which words are common. Divided by ten it is drowned by ROUGE-L, which is pleased with "a man in
@@ -46,10 +40,8 @@ class SelfCritical:
         max_length: int,
         rewards: Mapping[str, float] = REWARDS,
     ) -> None:
-        self.tokenizer, self.samples, self.max_length, self.rewards = tokenizer, samples, max_length, rewards
-        references = [[self._text(tokenizer.encode(caption)) for caption in example.captions] for example in examples]
-        self.scorer = CiderScorer(references)
-        self.references = [frozenset(group) for group in references]
+        self.tokenizer, self.samples, self.max_length = tokenizer, samples, max_length
+        self.score = weighed(rewards, examples, tokenizer)
 
     def loss(self, decoder: Decoder, memory: Memory, index: Tensor) -> tuple[Tensor, Tensor]:
         """For a memory of B examples, which are ``index`` (B,) of the training set: the loss, and the mean reward."""
@@ -95,20 +87,7 @@ class SelfCritical:
     def reward(self, tokens: Tensor, index: Tensor) -> Tensor:
         """What captions (B, G, T) of the examples ``index`` (B,) earn: (B, G), 0 or more."""
         rewards = [
-            [self._reward(caption[1 : caption.index(self.tokenizer.eos_id)], example) for caption in captions]
+            [self.score(caption[1 : caption.index(self.tokenizer.eos_id)], example) for caption in captions]
             for captions, example in zip(tokens.tolist(), index.tolist(), strict=True)
         ]
         return torch.tensor(rewards, device=tokens.device)
-
-    def _reward(self, words: list[int], example: int) -> float:
-        text, references = self._text(words), self.references[example]
-        scores: dict[str, Callable[[], float]] = {
-            "CIDEr-D": lambda: self.scorer.score(text, example),
-            "ROUGE-L": lambda: rouge_l_of(text, references),
-            "METEOR": lambda: meteor_exact(text, references),
-        }
-        return sum(weight * scores[name]() for name, weight in self.rewards.items() if weight)
-
-    def _text(self, ids: list[int]) -> str:
-        """Token ids as words of a text; their numbers do as well as their letters."""
-        return " ".join([*map(str, ids), END])
