@@ -158,7 +158,7 @@ def test_search_settings_and_alternatives(caption: Program, photos: Path) -> Non
     assert scores == sorted(scores, reverse=True)
     assert len(line["caption"].split()) == 3
     with pytest.raises(UserError, match="num_captions is 9"):
-        caption(photos, "--num-captions", "9")
+        caption(photos, "--num-captions", "9", "--beam-size", "4")
 
 
 def test_a_head_budget(caption: Program, photos: Path, model: Path) -> None:

@@ -26,13 +26,13 @@ def results(folder: Path, inputs: list[Input], ids: Path | None = None) -> tuple
 
 
 def test_ids_are_the_last_number_in_the_name(tmp_path: Path) -> None:
-    names = ("deep/COCO_val2014_000000391895.jpg", "x.tar:a/0042.jpg", "red.jpg", "42.png")
+    names = ("deep/COCO_val2014_000000391895.jpg", "x.tar:a/0042.jpg", "red.jpg", "42.png", "77_6af2c1.jpg", "img8.jpg")
     written, errors = results(tmp_path, [Input(name, ()) for name in names])
-    assert [row["image_id"] for row in written] == [391895, 42]
+    assert [row["image_id"] for row in written] == [391895, 42, 77, 8]
     assert set(written[0]) == {"image_id", "caption"}
     assert errors[0].startswith("no image_id: its name has no digits")
     assert errors[1] == "image_id 42 is that of another image already"
-    assert [caption.id for caption in read_predictions(tmp_path / "out.json").captions] == ["391895", "42"]
+    assert [caption.id for caption in read_predictions(tmp_path / "out.json").captions] == ["391895", "42", "77", "8"]
 
 
 def test_ids_of_a_table_come_first(tmp_path: Path) -> None:

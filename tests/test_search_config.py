@@ -16,7 +16,7 @@ from latentcap.search.config import SearchConfig
     ("changes", "message"),
     [
         ({"beam_size": 0}, "1 \\(greedy\\) or more"),
-        ({"num_captions": 4}, "from 1 to beam_size, which is 3"),
+        ({"num_captions": 4, "beam_size": 3}, "from 1 to beam_size, which is 3"),
         ({"num_captions": 0}, "from 1 to beam_size"),
         ({"min_length": 50}, "0 <= min <= max"),
         ({"max_length": 0}, "1 <= max"),
@@ -59,6 +59,14 @@ def test_going_from_beams_to_sampling_and_back_drops_what_only_the_other_uses() 
     assert sampling.changed(num_captions=9).temperature == 0.5
     back = sampling.changed(sample=False, beam_size=2)
     assert (back.beam_size, back.temperature) == (2, 1.0)
+
+
+def test_more_captions_than_beams_add_beams() -> None:
+    assert SearchConfig().changed(num_captions=5).beam_size == 5
+    assert SearchConfig(beam_size=8).changed(num_captions=5).beam_size == 8
+    assert SearchConfig().changed(num_captions=5, beam_groups=2).beam_size == 6
+    with pytest.raises(UserError, match="from 1 to beam_size, which is 4"):
+        SearchConfig().changed(num_captions=5, beam_size=4)
 
 
 def test_settings_survive_json_and_older_models_have_the_defaults() -> None:

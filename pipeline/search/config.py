@@ -32,7 +32,7 @@ class SearchConfig:
 
     Attributes:
         beam_size: captions searched side by side; 1 is greedy. Not used for sampling.
-        num_captions: the best captions of each image, up to the beam size; of sampling, how many are drawn.
+        num_captions: the best captions of each image, for which beams are added; of sampling, how many are drawn.
         max_length: longest caption in words (tokens), the end not counted.
         min_length: shortest caption in words (tokens).
         length_penalty: captions are ranked by log p / length ** length_penalty: above 0 favours longer ones.
@@ -134,6 +134,8 @@ class SearchConfig:
     def changed(self, **changes: Any) -> Self:
         """These settings with some changed; going from beams to sampling or back drops what only the other uses.
 
+        More captions than beams add beams, unless their number is among the changes.
+
         Raises UserError for settings that do not exist or contradict each other.
         """
         _check_names(changes)
@@ -145,6 +147,10 @@ class SearchConfig:
             )
         if sample != self.sample:
             changes = {name: default(name) for name in (BEAMS_ONLY if sample else SAMPLING_ONLY)} | changes
+        wanted = changes.get("num_captions", 1)
+        if not sample and "beam_size" not in changes and wanted > self.beam_size:
+            groups = max(1, changes.get("beam_groups", self.beam_groups))
+            changes["beam_size"] = -(-wanted // groups) * groups
         return replace(self, **changes)
 
     @classmethod

@@ -21,7 +21,8 @@ ImageId = int | str
 
 class CocoFile(TableFile):
     """A file of JSON. An image's id is that of ``ids``, which knows it by path or file name; else the table's; else the
-    last number in its file name. Images without an id fail, and so does the second with the same one.
+    last number in its file name, one that stands by itself before one among letters. Images without an id fail, and so
+    does the second with the same one.
     """
 
     needs_ids = True
@@ -36,7 +37,8 @@ class CocoFile(TableFile):
             return self.ids.get(name, self.ids.get(_base(name)))
         if stated:
             return int(stated) if stated.isdecimal() else stated
-        numbers = re.findall(r"\d+", os.path.splitext(_base(name))[0])
+        stem = os.path.splitext(_base(name))[0]
+        numbers = re.findall(r"(?<![^\W_])\d+(?![^\W_])", stem) or re.findall(r"\d+", stem)
         return int(numbers[-1]) if numbers else None
 
     def prepare(self, item: Input, *, known: bool) -> Input | None:
