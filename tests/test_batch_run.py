@@ -96,7 +96,7 @@ def run(folder: Path, kind: str, photos: Path, *, use: Callable = pool, existing
 
 def files(folder: Path) -> dict[str, bytes]:
     """Everything under a folder that a run leaves, but for what differs by its nature: dates, process and places."""
-    changing = ("manifest.json", "summary.json", "lock", "writer", "written", "tars.json")
+    changing = ("manifest.json", "summary.json", "times.jsonl", "lock", "writer", "written", "tars.json")
     return {
         str(path.relative_to(folder)): path.read_bytes().replace(os.fsencode(folder), b"")
         for path in sorted(folder.rglob("*"))

@@ -58,6 +58,7 @@ class Inputs:
         columns: what the columns of tables are called and what of them the model reads.
         context: of all inputs that have none of their own, by their name; None where it is not known.
         belongs: which inputs are this process's part.
+        may_be_empty: whether no input at all is no mistake.
     """
 
     def __init__(
@@ -67,7 +68,9 @@ class Inputs:
         columns: Columns | None = None,
         context: Callable[[str], str | None] = lambda name: None,
         belongs: Callable[[Input], bool] = lambda item: True,
+        may_be_empty: bool = False,
     ) -> None:
+        self.may_be_empty = may_be_empty
         self.columns, self.context, self.belongs = columns or Columns(), context, belongs
         self.sources = _without_outputs([path for source in sources for path in _expand(source)])
         self._stdin = Kept(entries_in(sys.stdin.buffer, "standard input")) if STDIN in self.sources else None
@@ -80,7 +83,7 @@ class Inputs:
                 seen.add(key)
                 if self.belongs(item):
                     yield item
-        if not seen:
+        if not (seen or self.may_be_empty):
             raise no_images(self.sources)
 
     def count(self) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from latentcap.batch.inputs import Input
 from latentcap.batch.journal import Record, digest
@@ -12,19 +12,23 @@ from latentcap.batch.summary import Summary
 SHOWN = 10
 
 
-def plan(inputs: Iterable[Input], output: Output, *, anew: bool = False) -> tuple[Summary, list[str]]:
+def plan(
+    inputs: Iterable[Input], output: Output, *, anew: bool = False, stale: Collection[int] = ()
+) -> tuple[Summary, list[str]]:
     """Count what there is to do, and name the first of it. Nothing is written or opened as an image.
 
     Of the summary ``left`` is what would be captioned, what has failed before included; ``failed`` is known to fail.
-    ``anew``: as if there had been no earlier run.
+    ``anew``: as if there had been no earlier run. ``stale``: digests of names whose captions would be taken back.
     """
     done = set() if anew else {digest(str(record.get("file"))) for record in output.journal}
+    done.difference_update(stale)
     summary = Summary(resumed=len(done))
     names: list[str] = []
     for item in inputs:
         summary.seen += 1
-        known = digest(item.name) in done
-        wanted = None if item.skipped else output.prepare(item, known=known)
+        key = digest(item.name)
+        known = key in done
+        wanted = None if item.skipped else output.prepare(item, known=known or key in stale)
         if wanted is None:
             summary.skip(item.skipped or output.why_skipped)
         elif known:

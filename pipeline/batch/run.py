@@ -1,4 +1,7 @@
-"""The run itself: what is left to do, in blocks; records into the journal; failures tried once more at the end."""
+"""The run itself: what is left to do, in blocks; records into the journal; failures tried once more at the end.
+
+:meth:`Run.__call__` goes through the inputs once, :meth:`Run.watch` goes on with what arrives.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,13 @@ from itertools import chain, count, islice
 
 from latentcap.batch.inputs import Input
 from latentcap.batch.journal import Record, digest, to_line, written_to_disk
+from latentcap.batch.newer import newer
 from latentcap.batch.outputs import Output
 from latentcap.batch.pool import Block
 from latentcap.batch.run_folder import RunFolder
 from latentcap.batch.signals import Stop
 from latentcap.batch.summary import Summary
+from latentcap.batch.watch import Watch
 from latentcap.data.errors import UserError
 from latentcap.data.kinds import is_picture
 from latentcap.progress import Progress
@@ -47,6 +52,7 @@ class Run:
         self.done = {digest(str(record.get("file"))) for record in self.journal.recover()}
         self.failed = {digest(str(record.get("file"))) for record in self.errors.recover()}
         self.failed -= self.done
+        self.stale: set[int] = set()
         self.still_failed: set[int] = set()
         self.summary.resumed = len(self.done)
         self._names = sha256()
@@ -55,26 +61,57 @@ class Run:
 
     def __call__(self, pool: Pool, total: Callable[[], int | None] = lambda: None) -> Summary:
         """Run to the end, or until it is asked to stop. ``total`` says how many inputs there are, once known."""
+        with Stop() as stop:
+            self._round(pool, stop, total)
+        return self.summary
+
+    def watch(self, pool: Pool, watch: Watch, block: Callable[[int], int]) -> Iterator[Summary]:
+        """Caption what arrives, until it is asked to stop. ``block`` says how many of so many inputs make a block.
+
+        Yields the counts so far after each look that found something.
+        """
+        with Stop() as stop:
+            while not stop.asked:
+                if found := watch():
+                    if watch.changed:
+                        self.renew(found)
+                    self.inputs, self.block = found, block(len(found))
+                    self._round(pool, stop, lambda: None)
+                    yield self.summary
+                stop.wait(watch.pause)
+
+    def renew(self, inputs: Iterable[Input]) -> int:
+        """Take back the captions of images that have changed since, so that they come again. Returns how many."""
+        stale = newer(inputs, self.journal, self.folder.times)
+        if stale:
+            self.output.renew(stale)
+            self.stale |= stale.keys()
+            self.done -= stale.keys()
+            self.summary.resumed = len(self.done)
+        return len(stale)
+
+    def _round(self, pool: Pool, stop: Stop, total: Callable[[], int | None]) -> None:
+        """All inputs. Where it is asked to stop before their end, what is to be written last is left to a later run."""
         start = time.monotonic()
-        with Stop() as stop, self.journal, self.errors:
+        self.summary.interrupted = False
+        self.folder.times.mark(self.journal.path)
+        with self.journal, self.errors:
             try:
-                self._caption(pool, stop, total, start)
+                self._caption(pool, stop, total)
             finally:
-                self.summary.seconds = time.monotonic() - start
-                self.summary.interrupted = stop.asked
+                self.summary.seconds += time.monotonic() - start
                 self._count_reasons()
                 with suppress(UserError):  # where the disk is full, that is what is told
                     self._update("interrupted")
                     self.summary.write(self.folder.path, "interrupted")
-        if not stop.asked:
+        if not self.summary.interrupted:
             self._drop_mended_errors()
             self._write_skipped()
             self.output.finish(quiet=self.quiet)
-            self._update("complete", input={"names": self.summary.seen, "sha256": self._names.hexdigest()})
+            self._update("complete", input={"names": self.summary.seen, "sha256": self._names.copy().hexdigest()})
             self.summary.write(self.folder.path, "complete")
-        return self.summary
 
-    def _caption(self, pool: Pool, stop: Stop, total: Callable[[], int | None], start: float) -> None:
+    def _caption(self, pool: Pool, stop: Stop, total: Callable[[], int | None]) -> None:
         blocks = self._until(stop)
         first = next(blocks, None)
         if first is None:
@@ -94,6 +131,7 @@ class Run:
                 if time.monotonic() - written > MANIFEST_SECONDS:
                     written = time.monotonic()
                     self.output.checkpoint()
+                    self.folder.times.mark(self.journal.path)
                     self._update("running")
             self.output.checkpoint()
 
@@ -106,8 +144,9 @@ class Run:
                 continue
             if "error" not in record:
                 captions.append(record)
-                if key in self.failed:
+                if key in self.failed or key in self.still_failed:
                     self.failed.discard(key)
+                    self.still_failed.discard(key)
                     self.done.add(key)
             elif key not in self.still_failed:
                 self.still_failed.add(key)
@@ -124,11 +163,13 @@ class Run:
     def _until(self, stop: Stop) -> Iterator[Block]:
         for block in self._left():
             if stop.asked:
+                self.summary.interrupted = True
                 return
             yield block
 
     def _left(self) -> Iterator[Block]:
         """Blocks of what is not done: first the one in which an earlier run stopped, at last its failures again."""
+        self._retry = []
         inputs = self._wanted()
         sizes = block_sizes(self.block)
         while block := list(islice(inputs, next(sizes))):
@@ -152,15 +193,17 @@ class Run:
 
     def _wanted(self) -> Iterator[Input]:
         for item in self.inputs:
-            self._names.update(item.name.encode("utf-8", "surrogatepass") + b"\0")
-            self.summary.seen += 1
+            key = digest(item.name)
+            if key not in self.still_failed:  # else it has been seen, and has changed since
+                self._names.update(item.name.encode("utf-8", "surrogatepass") + b"\0")
+                self.summary.seen += 1
             if item.skipped:
                 self.summary.skip(item.skipped)
                 self.skipped.append({"file": item.name, "skipped": item.skipped})
                 self.summary.missed += is_picture(item.name)
                 continue
-            known = digest(item.name) in self.done
-            wanted = self.output.prepare(item, known=known)
+            known = key in self.done
+            wanted = self.output.prepare(item, known=known or key in self.stale)
             if wanted is None:
                 self.summary.skip(self.output.why_skipped)
             else:
@@ -178,8 +221,10 @@ class Run:
         """Errors of inputs that have a caption now, or are no longer there, are out of date."""
         if not self.still_failed:
             self.errors.path.unlink(missing_ok=True)
-        elif self.failed - self.still_failed or self.summary.resumed:
-            kept = [record for record in self.errors if digest(record["file"]) in self.still_failed]
+            return
+        records = list(self.errors)
+        kept = [record for record in records if digest(record["file"]) in self.still_failed]
+        if len(kept) < len(records):
             with written_to_disk(self.errors.path) as file:
                 file.writelines(map(to_line, kept))
 

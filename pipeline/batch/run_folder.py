@@ -17,6 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from latentcap.batch.journal import Journal, written_to_disk
+from latentcap.batch.newer import Times
 from latentcap.data.errors import UserError
 
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
@@ -25,8 +26,8 @@ MAX_SHOWN = 6
 
 
 class RunFolder:
-    """``OUTPUT.run/``: ``manifest.json``, ``errors.jsonl``, a lock, its ``writer``, and the journal of formats that are
-    written last.
+    """``OUTPUT.run/``: ``manifest.json``, ``errors.jsonl``, ``times.jsonl``, a lock, its ``writer``, and the journal of
+    formats that are written last.
 
     Use as a context manager: it holds the lock, which the system drops with the process, however that ends.
     """
@@ -36,6 +37,12 @@ class RunFolder:
         self.manifest: dict[str, Any] = {}
         self.errors = Journal(path / "errors.jsonl")
         self._lock = FileLock(path / "lock", thread_local=False)
+
+    @property
+    def times(self) -> Times:
+        """When what of the journal was captioned."""
+        began = self.manifest.get("began")
+        return Times(self.path / "times.jsonl", began=datetime.fromisoformat(began).timestamp() if began else 0.0)
 
     def __enter__(self) -> RunFolder:
         try:

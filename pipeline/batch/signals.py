@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Self
+
+NAP = 0.2  # so soon is it noticed while waiting
 
 
 class Stop:
@@ -26,6 +29,12 @@ class Stop:
     ) -> None:
         for signal_kind, handler in self._before.items():
             signal.signal(signal_kind, handler)  # type: ignore[arg-type]
+
+    def wait(self, seconds: float) -> None:
+        """Until so much time has passed, or it is asked."""
+        end = time.monotonic() + seconds
+        while not self.asked and (left := end - time.monotonic()) > 0:
+            time.sleep(min(NAP, left))
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.asked:

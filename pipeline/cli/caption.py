@@ -25,6 +25,7 @@ from latentcap.batch.engine import Engine
 from latentcap.batch.inputs import Inputs
 from latentcap.batch.journal import digest
 from latentcap.batch.merge import merge
+from latentcap.batch.newer import newer
 from latentcap.batch.outputs import BESIDE, MERGING, Output, choose_format, make_output
 from latentcap.batch.plan import failed_before, plan
 from latentcap.batch.run import SKIPPED, Run
@@ -33,6 +34,7 @@ from latentcap.batch.settings import WorkerSettings
 from latentcap.batch.shards import Shard, choose_shard
 from latentcap.batch.summary import Summary
 from latentcap.batch.tables import Columns
+from latentcap.batch.watch import Watch
 from latentcap.batch.wording import Wording
 from latentcap.cli.caption_options import parse
 from latentcap.cli.search_options import search_settings
@@ -60,8 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def caption(options: argparse.Namespace, shard: Shard, make_engine: MakeEngine) -> int:
     """Caption what the options name, with the model that ``make_engine`` spreads. Returns the exit code."""
-    if options.retry_failed and options.overwrite:
-        raise UserError("--retry-failed goes on with an earlier run, which --overwrite forgets: give one of them.")
+    check(options)
     wording(options)
     if options.gallery and options.gallery.is_dir():
         raise UserError(f"--gallery {options.gallery}: a folder, where the name of an HTML file is needed.")
@@ -87,14 +88,42 @@ def caption(options: argparse.Namespace, shard: Shard, make_engine: MakeEngine) 
         run = Run(inputs, output, folder, block=engine.block(few), quiet=options.quiet)
         folder.begin(wanted, empty=not run.summary.resumed)
         folder.update(inputs=options.images, model_folder=str(options.model))
+        if options.changed and (changed := run.renew(inputs)) and not options.quiet:
+            print(f"{changed:,} changed since they were captioned", file=sys.stderr)
         announce(options, shard, output, run.summary)
-        summary = run(engine.map, total=inputs.count_beside())
+        summary = watch(run, inputs, engine, options) if options.watch else run(engine.map, inputs.count_beside())
         report(run, folder, output, quiet=options.quiet)
         if options.gallery and not summary.interrupted:
             show_gallery(options, inputs, output, folder)
     if summary.interrupted:
         raise KeyboardInterrupt
     return 0 if not (summary.failed or summary.missed) else 3 if summary.captioned or summary.resumed else 1
+
+
+def check(options: argparse.Namespace) -> None:
+    """Raises UserError for options that contradict each other."""
+    if options.retry_failed and options.overwrite:
+        raise UserError("--retry-failed goes on with an earlier run, which --overwrite forgets: give one of them.")
+    if options.retry_failed and (options.changed or options.watch):
+        other = "--changed" if options.changed else "--watch"
+        raise UserError(f"--retry-failed takes what failed, {other} what is new: give one of them.")
+    if options.watch:
+        for path in options.images:
+            if not os.path.isdir(path):
+                raise UserError(f"--watch {path}: not a folder. It captions what arrives in folders.")
+        if options.devices != 1:
+            raise UserError("--watch captions with one device: leave --devices away.")
+
+
+def watch(run: Run, inputs: Inputs, engine: Engine, options: argparse.Namespace) -> Summary:
+    """Caption what is in the folders and what arrives there, until Ctrl-C."""
+    watching = Watch(inputs, failed=run.still_failed, changed=options.changed)
+    if not options.quiet:
+        print("watching: Ctrl-C ends it", file=sys.stderr)
+    for summary in run.watch(engine.map, watching, engine.block):
+        if not options.quiet:
+            tell(str(summary))
+    return run.summary
 
 
 # What goes in ---------------------------------------------------------------------------------------------------------
@@ -119,6 +148,7 @@ def choose_inputs(options: argparse.Namespace, shard: Shard, *, whole_tars: bool
         columns=columns,
         context=context,
         belongs=partial(Shard.holds, shard, whole_tars=whole_tars) if shard.number > 1 else lambda item: True,
+        may_be_empty=options.watch,
     )
     first = next(iter(inputs), None)
     if options.contexts and first and not any(context(item.name) for item in inputs):
@@ -298,7 +328,8 @@ def show_plan(options: argparse.Namespace, inputs: Inputs, output: Output, folde
     """Say what a run would do. Returns the exit code."""
     if options.retry_failed:
         only_failed(inputs, output, folder)
-    summary, names = plan(inputs, output, anew=options.overwrite)
+    changed = newer(inputs, output.journal, folder.times) if options.changed else {}
+    summary, names = plan(inputs, output, anew=options.overwrite, stale=changed)
     for name in names:
         print(printable(name))
     if summary.left > len(names):

@@ -29,6 +29,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add_caption_options(parser)
     add_machine_options(parser.add_argument_group("machine"))
+    parser.add_argument(
+        "--watch", action="store_true", help="go on with images as they arrive in the folders, until Ctrl-C"
+    )
     return parser.parse_args(arguments)
 
 
@@ -106,6 +109,11 @@ def _add_output(group: argparse._ArgumentGroup, format: str | None) -> None:
     add("--words", action="store_true", help="also write each word with its probability")
     add("--gallery", type=Path, metavar="HTML", help="also write a page that shows images and captions")
     add("--retry-failed", action="store_true", help="only the images that errors.jsonl names")
+    add(
+        "--changed",
+        action="store_true",
+        help="also images that are newer than their captions: these are replaced, but for what somebody has edited",
+    )
     add("--dry-run", action="store_true", help="say how many images would be captioned, and name ten; write nothing")
     add("--quiet", action="store_true", help="no progress and no summary; failures are reported all the same")
 

@@ -56,6 +56,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_caption_options(parser, format="parts")
+    parser.set_defaults(watch=False)
     group = parser.add_argument_group("cluster")
     add = group.add_argument
     add(

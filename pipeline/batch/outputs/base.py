@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from latentcap.batch.inputs import Input
@@ -40,6 +40,16 @@ class Output:
         """Make captions final. Returns how many."""
         self.journal.append(records)
         return len(records)
+
+    def renew(self, stale: Mapping[int, int]) -> None:
+        """Take back captions whose images have changed: digests of their names, with where their records begin."""
+        gone = set(stale.values())
+        start = 0
+        with written_to_disk(self.journal.path) as file, open(self.journal.path, "rb") as lines:
+            for line in lines:
+                if start not in gone:
+                    file.write(line)
+                start += len(line)
 
     def checkpoint(self) -> None:
         """Called every half minute and at the end of all captions."""

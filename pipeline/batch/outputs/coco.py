@@ -30,7 +30,7 @@ class CocoFile(TableFile):
     def __init__(self, path: Path, run: Path, *, ids: dict[str, ImageId] | None = None) -> None:
         super().__init__(path, run)
         self.ids = ids
-        self._seen: set[ImageId] = set()
+        self._seen: dict[ImageId, str] = {}
 
     def id_of(self, name: str, stated: str) -> ImageId | None:
         if self.ids is not None:
@@ -48,9 +48,8 @@ class CocoFile(TableFile):
         if id is None:
             where = "it is not in --image-ids" if self.ids is not None else "its name has no digits (see --image-ids)"
             return replace(item, error=f"no image_id: {where}")
-        if id in self._seen:
+        if self._seen.setdefault(id, item.name) != item.name:
             return replace(item, error=f"image_id {id} is that of another image already")
-        self._seen.add(id)
         return item
 
     def records(self) -> Iterator[Record]:

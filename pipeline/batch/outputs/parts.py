@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -34,10 +35,19 @@ class ParquetParts(Output):
         if records := self._next():
             self._write([record for _, record in records])
 
+    def renew(self, stale: Mapping[int, int]) -> None:
+        self._remove()
+        super().renew(stale)
+
     def clear(self) -> None:
         super().clear()
-        for part in self._parts():
+        self._remove()
+
+    def _remove(self) -> None:
+        """All parts, the last first, so that those left are the first of the journal."""
+        for part in reversed(self._parts()):
             part.unlink()
+        self._full, self._end = -1, 0
 
     def check_unknown(self) -> None:
         if self._parts():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 
@@ -32,7 +32,8 @@ class Sidecars(Output):
         super().__init__(path, run / "captions.jsonl")
         self.suffix, self.existing, self.separator = suffix, existing, separator
         self._mark = Mark(run / "written")
-        self._targets: set[int] = set()
+        self._targets: dict[int, int] = {}
+        self._stale: Mapping[int, int] = {}
         self._replayed = False
 
     def __str__(self) -> str:
@@ -52,10 +53,9 @@ class Sidecars(Output):
         if item.error or not item.images:
             return item
         target = self.target(item.name, item.images[0])
-        key = digest(str(target))
-        if key in self._targets:
+        key, name = digest(str(target)), digest(item.name)
+        if self._targets.setdefault(key, name) != name:
             return replace(item, error=f"{target.name} is the sidecar of another image with that name already")
-        self._targets.add(key)
         return None if self.existing == "skip" and not known and self.is_there(target) else item
 
     def append(self, records: Sequence[Record]) -> int:
@@ -66,12 +66,26 @@ class Sidecars(Output):
                 old = self.old_text(target)
             except (OSError, ValueError) as error:  # it has changed since the image was listed
                 raise _problem(target, error) from None
-            text = merge_text(old, self.new_text(record), self.existing, self.separator)
-            record |= {"_sidecar": str(target), "_text": text}
+            before = self._before(record["file"], old)
+            text = merge_text(before, self.new_text(record), self.existing, self.separator)
+            record |= {"_sidecar": str(target), "_text": text} | ({"_before": before} if before else {})
         self.journal.append(records)
         for record in records:
             self._write(record)
         return len(records)
+
+    def renew(self, stale: Mapping[int, int]) -> None:
+        """The journal keeps them: they say which part of a text is ours. The last record of a name counts."""
+        self._stale = stale
+
+    def _before(self, name: str, old: str | None) -> str | None:
+        """What a text was without an outdated caption of ours; all of it where somebody has changed it since."""
+        start = self._stale.get(digest(name))
+        if start is None or old is None:
+            return old
+        _, record = next(self.journal.entries(start))
+        before: str | None = record.get("_before")
+        return before if old.strip() == record["_text"].strip() else old
 
     def checkpoint(self) -> None:
         self._replay()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -39,6 +39,10 @@ class TableFile(Output, ABC):
     @abstractmethod
     def write(self, records: Iterator[Record], file: IO[bytes]) -> None:
         """All records, in order, into the open file."""
+
+    def renew(self, stale: Mapping[int, int]) -> None:
+        self._mark.write(0)
+        super().renew(stale)
 
     def clear(self) -> None:
         super().clear()

@@ -7,7 +7,7 @@ import json
 import os
 import tarfile
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import IO
 
@@ -76,6 +76,10 @@ class Tars(Output):
                     json.dump(written, state)
                 if not quiet:
                     progress.update(count, len(left))
+
+    def renew(self, stale: Mapping[int, int]) -> None:
+        self._state.unlink(missing_ok=True)
+        super().renew(stale)
 
     def clear(self) -> None:
         for name in self._known():
