@@ -32,7 +32,7 @@ from latentcap.batch.summary import Summary
 from latentcap.data.errors import UserError
 
 BLOCK, IMAGES = 4, 30
-FORMATS = ("jsonl", "csv", "parquet", "coco", "parts", "txt", "xmp", "webdataset")
+FORMATS = ("jsonl", "csv", "parquet", "coco", "parts", "hf", "txt", "xmp", "webdataset")
 
 
 def fake(block: Block, *, needs_images: bool = True) -> list[Record]:
@@ -58,7 +58,8 @@ def pool(blocks: Iterator[Block]) -> Iterator[list[Record]]:
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("latentcap.batch.outputs.parts.PER_PART", 8)
+    for name in ("parts.ParquetParts", "hf.HuggingFaceFolder"):
+        monkeypatch.setattr(f"latentcap.batch.outputs.{name}.per_part", 8)
 
 
 def plain_pool(blocks: Iterator[Block]) -> Iterator[list[Record]]:
@@ -87,7 +88,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, kind: str, photos: Path, *, use: Callable = pool, existing: str = "append") -> Summary:
     """One run in this process, into ``folder``."""
-    path = folder / ("out" if kind in ("parts", "txt", "xmp", "webdataset") else f"out.{kind}")
+    path = folder / ("out" if kind in ("parts", "hf", "txt", "xmp", "webdataset") else f"out.{kind}")
     output = make_output(path, folder / f"{path.name}.run", kind, existing=existing)
     with RunFolder(folder / f"{path.name}.run", output=str(path)) as run_folder:
         run_folder.begin({"model": "x"}, empty=False)

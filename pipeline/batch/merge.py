@@ -1,14 +1,19 @@
-"""The outputs of several parts of one job as one file."""
+"""The outputs of several parts of one job as one."""
 
 from __future__ import annotations
 
 import re
+import shutil
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
 from latentcap.batch.journal import written_to_disk
-from latentcap.batch.outputs import choose_format, make_output
+from latentcap.batch.outputs import MERGING, Output, make_output
 from latentcap.batch.outputs.base import public
+from latentcap.batch.outputs.coco import CocoFile
+from latentcap.batch.outputs.hf import HuggingFaceFolder, write_card
+from latentcap.batch.outputs.parts import ParquetParts
 from latentcap.batch.outputs.table import TableFile
 from latentcap.batch.run_folder import RunFolder
 from latentcap.data.errors import UserError
@@ -16,14 +21,14 @@ from latentcap.data.jsonl import to_line
 
 
 def merge(path: Path) -> tuple[int, int]:
-    """Write ``captions.jsonl`` from ``captions-00000-of-00004.jsonl``, ..., in the order of the parts.
+    """Write ``captions.jsonl`` from ``captions-00000-of-00004.jsonl``, ..., in the order of the parts; so also tables,
+    COCO's results and folders of Parquet files.
 
     Returns the number of parts and of captions.
 
     Raises:
         UserError: a part is missing, is not complete, or was made with other settings than the first.
     """
-    kind = choose_format(path, None)
     folders = _parts(path)
     outputs = []
     first: dict[str, object] = {}
@@ -35,18 +40,42 @@ def merge(path: Path) -> tuple[int, int]:
             first = first or settings
             if settings != first:
                 raise UserError(f"{run.output}: was made with other settings than {folders[0].name}.")
+        kind = str(settings["format"])
+        if kind in MERGING:
+            raise UserError(f"{run.output}: texts beside images and tars are one folder already: nothing to merge.")
         outputs.append(make_output(folder.with_name(run.output), folder, kind))
-    count = sum(1 for output in outputs for _ in output.journal)
-    records = public(chain.from_iterable(output.journal for output in outputs))
     searched = first.get("search")
     captions = int(searched.get("num_captions", 1)) if isinstance(searched, dict) else 1
     merged = make_output(path, path.with_name(path.name + ".run"), kind, num_captions=captions)
-    with written_to_disk(path) as file:
-        if isinstance(merged, TableFile):
+    if isinstance(merged, ParquetParts):
+        _copy_parts(outputs, merged)
+    else:
+        _write_records(outputs, merged)
+    return len(folders), sum(1 for output in outputs for _ in output.journal)
+
+
+def _write_records(outputs: Sequence[Output], merged: Output) -> None:
+    records = chain.from_iterable(output.journal for output in outputs)
+    assert merged.path is not None
+    with written_to_disk(merged.path) as file:
+        if isinstance(merged, CocoFile):
             merged.write(records, file)
+        elif isinstance(merged, TableFile):
+            merged.write(public(records), file)
         else:
-            file.writelines(map(to_line, records))
-    return len(folders), count
+            file.writelines(map(to_line, public(records)))
+
+
+def _copy_parts(outputs: Sequence[Output], merged: ParquetParts) -> None:
+    """The Parquet files of all outputs, numbered anew."""
+    parts = [part for output in outputs if isinstance(output, ParquetParts) for part in output.parts()]
+    for number, part in enumerate(parts):
+        with open(part, "rb") as source, written_to_disk(merged.folder / merged.part.format(f"{number:05d}")) as file:
+            shutil.copyfileobj(source, file)
+    for surplus in merged.parts()[len(parts) :]:
+        surplus.unlink()
+    if isinstance(merged, HuggingFaceFolder):
+        write_card(merged.folder)
 
 
 def _parts(path: Path) -> list[Path]:

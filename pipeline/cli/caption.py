@@ -365,7 +365,7 @@ def merge_outputs(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="latentcap caption merge", description="Join the outputs of --num-shards processes."
     )
-    parser.add_argument("output", type=Path, help="what --output was: captions.jsonl, .csv or .parquet")
+    parser.add_argument("output", type=Path, help="what --output was: a file, or the folder of --format hf or parts")
     path = parser.parse_args(arguments).output
     parts, records = merge(path)
     print(f"{records:,} captions of {parts} parts: {path}", file=sys.stderr)

@@ -68,11 +68,16 @@ def _add_output(group: argparse._ArgumentGroup, format: str | None) -> None:
         "--output",
         type=Path,
         metavar="PATH",
-        help="file, or folder for --format parts, txt, caption, xmp and webdataset; not needed for txt, caption and "
-        "xmp, which then stand beside the images",
+        help="file, or folder for --format parts, hf, txt, caption, xmp and webdataset; not needed for txt, caption "
+        "and xmp, which then stand beside the images",
     )
     default = format or "by the output's suffix, else jsonl"
-    add("--format", choices=FORMATS, default=format, help=f"parts is Parquet in several files (default: {default})")
+    add(
+        "--format",
+        choices=FORMATS,
+        default=format,
+        help=f"parts is Parquet in several files, hf a Hugging Face data set, images included (default: {default})",
+    )
     add(
         "--embed",
         action="store_const",

@@ -91,7 +91,7 @@ def _content(caption: Caption) -> tuple[str, str, str]:
 
 
 def _of_folder(folder: Path, notes: list[str]) -> Iterator[Caption | str]:
-    if parts := sorted(folder.glob("*.parquet")):
+    if parts := sorted(folder.glob("*.parquet")) or sorted(folder.glob("data/*.parquet")):
         return (caption for part in parts for caption in _of_file(part))
     if tars := sorted(folder.rglob("*.tar")):
         return (caption for tar in tars for caption in _of_tar(tar, str(tar.relative_to(folder))))

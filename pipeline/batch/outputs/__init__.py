@@ -6,6 +6,7 @@ from pathlib import Path
 
 from latentcap.batch.outputs.base import EXISTING, Output
 from latentcap.batch.outputs.coco import CocoFile, read_image_ids
+from latentcap.batch.outputs.hf import HuggingFaceFolder
 from latentcap.batch.outputs.parts import ParquetParts
 from latentcap.batch.outputs.sidecar import Sidecars
 from latentcap.batch.outputs.table import CsvFile, ParquetFile
@@ -15,7 +16,7 @@ from latentcap.data.errors import UserError, did_you_mean
 
 __all__ = ["BESIDE", "EXISTING", "FORMATS", "MERGING", "XMP_NAMES", "Output", "choose_format", "make_output"]
 
-FORMATS = ("jsonl", "csv", "parquet", "coco", "parts", "txt", "caption", "xmp", "embed", "webdataset")
+FORMATS = ("jsonl", "csv", "parquet", "coco", "parts", "hf", "txt", "caption", "xmp", "embed", "webdataset")
 BESIDE = ("txt", "caption", "xmp", "embed")
 """Formats whose captions are with the images, so that they need no output."""
 MERGING = (*BESIDE, "webdataset")
@@ -35,7 +36,7 @@ def choose_format(path: Path | None, given: str | None) -> str:
         raise UserError(f"--format {chosen} needs --output. Only txt, caption and xmp can stand beside the images.")
     if path is not None and chosen == "embed":
         raise UserError("--embed writes into the images themselves: leave --output away.")
-    folder = chosen in ("parts", *MERGING)
+    folder = chosen in ("parts", "hf", *MERGING)
     if path is not None and path.exists() and folder != path.is_dir():
         wanted, found = ("folder", "file") if folder else ("file", "folder")
         raise UserError(f"{path}: a {found}, where --format {chosen} needs a {wanted}.")
@@ -69,6 +70,8 @@ def make_output(
         return ParquetFile(path, run)
     if kind == "parts":
         return ParquetParts(path, run)
+    if kind == "hf":
+        return HuggingFaceFolder(path, run)
     if kind == "webdataset":
         return Tars(path, run, existing=existing, separator=separator)
     return Output(path, path)

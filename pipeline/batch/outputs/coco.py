@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -52,14 +52,26 @@ class CocoFile(TableFile):
             return replace(item, error=f"image_id {id} is that of another image already")
         return item
 
+    def append(self, records: Sequence[Record]) -> int:
+        for record in records:
+            record["_image_id"] = self.id_of(record["file"], record.get("_id", ""))
+        return super().append(records)
+
     def records(self) -> Iterator[Record]:
         return iter(self.journal)
 
     def write(self, records: Iterator[Record], file: IO[bytes]) -> None:
+        seen: dict[ImageId, str] = {}
         file.write(b"[")
         for number, record in enumerate(records):
-            told = {"image_id": self.id_of(record["file"], record.get("_id", "")), "caption": record["caption"]}
-            text = json.dumps(told, ensure_ascii=False)
+            name, id = record["file"], record["_image_id"]
+            if id in seen:
+                raise UserError(
+                    f"{self.file}: image_id {id} is that of {seen[id]} and of {name}. COCO's results have one caption "
+                    "for each: caption again with --image-ids."
+                )
+            seen[id] = name
+            text = json.dumps({"image_id": id, "caption": record["caption"]}, ensure_ascii=False)
             file.write(f"{',' if number else ''}\n{text}".encode("utf-8", "backslashreplace"))
         file.write(b"\n]\n")
 

@@ -14,11 +14,11 @@ from typing import IO
 from latentcap.batch.inputs import Input
 from latentcap.batch.journal import Record, digest, written_to_disk
 from latentcap.batch.outputs.base import Output, all_captions, merge_text, public
-from latentcap.data.dicom import is_dicom
+from latentcap.batch.outputs.copied import check_copied, copied
 from latentcap.data.encoding import encoding_of
 from latentcap.data.errors import UserError
 from latentcap.data.example import ImageRef
-from latentcap.data.kinds import DICOM_SUFFIXES, is_image, suffix_of
+from latentcap.data.kinds import is_image, suffix_of
 from latentcap.progress import Progress
 
 PER_TAR = 1000
@@ -42,13 +42,7 @@ class Tars(Output):
     def prepare(self, item: Input, *, known: bool) -> Input | None:
         if item.images:
             image = item.images[0]
-            if _is_dicom_file(image):
-                raise UserError(
-                    f"{item.name}: is DICOM, whose header names the patient, and --format webdataset copies files as "
-                    "they are. Write the captions as .jsonl or .csv."
-                )
-            if image.data is not None:
-                raise UserError(f"{item.name}: is in a table. --format webdataset takes images from files and tars.")
+            check_copied(item, "webdataset")
             if image.in_tar and _same_file(self._mirrored(item.name, image), image.path):
                 raise UserError(f"{image.path}: would be written over. Choose another folder as --output.")
         return item
@@ -168,11 +162,7 @@ def _pack(records: Iterator[Record], file: IO[bytes]) -> None:
             images = [ImageRef(*place) for place in record["_images"]]
             for view, image in enumerate(images):
                 suffix = suffix_of(image.name or image.path) or ".jpg"
-                try:
-                    content = image.read_bytes()
-                except OSError as error:
-                    raise UserError(f"{image.path}: was captioned and cannot be read now ({error.strerror}).") from None
-                _add(out, f"{key}{suffix}" if len(images) == 1 else f"{key}.{view}{suffix}", content)
+                _add(out, f"{key}{suffix}" if len(images) == 1 else f"{key}.{view}{suffix}", copied(image))
             _add_text(out, f"{key}.txt", all_captions(record))
             told = json.dumps(next(public(iter([record]))), ensure_ascii=False)
             _add_text(out, f"{key}.json", told)
@@ -191,13 +181,6 @@ def _add(out: tarfile.TarFile, name: str, content: bytes) -> None:
 def _version(starts: Sequence[int]) -> str:
     """Changes when records are added to a tar; the journal is only appended to."""
     return f"{len(starts)} records, the last at {starts[-1]}"
-
-
-def _is_dicom_file(image: ImageRef) -> bool:
-    name = image.name or image.path
-    if is_image(name):
-        return name.lower().endswith(DICOM_SUFFIXES)
-    return is_dicom(image.start())  # a file named by itself may be called anything
 
 
 def _same_file(one: Path, other: str) -> bool:
