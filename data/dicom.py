@@ -88,7 +88,16 @@ def _begins_with_elements(encoded: bytes, needed: int = 3) -> bool:
 
 def frames_of(encoded: bytes) -> int:
     """How many frames a DICOM file has. Raises OSError for a damaged one."""
-    return _frames(_read(encoded, _import_pydicom()))
+    return frame_count(_read(encoded, import_pydicom()))
+
+
+def frame_place(frame: str, frames: int) -> int:
+    """Which of ``frames`` frames, from 0, is meant by ``first``, ``middle`` or a number from 1. Raises OSError."""
+    place = {"first": 0, "middle": frames // 2}.get(frame)
+    place = int(frame) - 1 if place is None else place
+    if place >= frames:
+        raise OSError(f"a DICOM file of {frames} frames, of which frame {frame} was asked for")
+    return place
 
 
 def decode_dicom(encoded: bytes, *, frame: int | None = None, name: str = "") -> Image.Image:
@@ -98,13 +107,14 @@ def decode_dicom(encoded: bytes, *, frame: int | None = None, name: str = "") ->
     OSError, without any value of the header, for several frames without a choice, files without an image, damaged ones
     and syntaxes that no installed decoder reads.
     """
-    pydicom = _import_pydicom()
+    pydicom = import_pydicom()
     dataset = _read(encoded, pydicom)
-    frames = _frames(dataset)
+    frames = frame_count(dataset)
     if frames > 1 and frame is None:
         raise OSError(
-            f"a DICOM file of {frames} frames, where one picture is needed. 'latentcap prepare frames FILE FOLDER' "
-            "writes each frame as a PNG: caption that folder, or choose one"
+            f"a DICOM file of {frames} frames, where one picture is needed: --frame first, middle, a number or all (in "
+            "training --data.fields.frame, in evaluate --field frame=...) chooses; 'latentcap prepare frames FILE "
+            "FOLDER' writes each as a PNG"
         )
     if "Rows" not in dataset or not any(key in dataset for key in PIXELS):
         raise OSError("a DICOM file without an image (a report, a structure or a directory)")
@@ -124,7 +134,8 @@ def _read(encoded: bytes, pydicom: Any) -> Any:
         raise OSError(f"a damaged DICOM file ({type(error).__name__})") from None
 
 
-def _frames(dataset: Any) -> int:
+def frame_count(dataset: Any) -> int:
+    """How many frames a parsed file has. Raises OSError for a number that is none."""
     try:
         return int(dataset.get("NumberOfFrames") or 1)
     except Exception as error:
@@ -154,7 +165,7 @@ def _image(shown: np.ndarray) -> Image.Image:
     return Image.fromarray(np.round(np.clip(np.nan_to_num(shown), 0, 1) * 255).astype(np.uint8))
 
 
-def _import_pydicom() -> Any:
+def import_pydicom() -> Any:
     """pydicom, told not to report oddities of headers: its messages quote them."""
     try:
         import pydicom

@@ -6,11 +6,12 @@ import importlib
 import io
 import os
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from latentcap.data.dicom import decode_dicom, is_dicom
+from latentcap.data.dicom import decode_dicom, frame_place, frames_of, is_dicom
 from latentcap.data.kinds import START, plugin_of, what_it_is
 from latentcap.data.pixels import deep_colour, has_alpha, is_deep_colour, no_data_of, spread
 from latentcap.data.tiff import decode_tiff, is_tiff, needs_more_than_pillow
@@ -24,7 +25,9 @@ class ImageRef:
     """Where the bytes of one image are: a file, a place in an archive, or memory.
 
     In a tar it is a byte range. In a zip, ``offset`` is that of the file's header, ``size`` what it takes in the
-    archive and ``unpacked`` what that unpacks to. So archives are random access: nothing is unpacked.
+    archive and ``unpacked`` what that unpacks to. So archives are random access: nothing is unpacked. ``frame`` is
+    which one of a DICOM film is meant: ``first``, ``middle`` or a number from 1; other images have one, whatever it
+    says.
     """
 
     path: str
@@ -32,12 +35,14 @@ class ImageRef:
     size: int | None = None
     name: str = ""
     unpacked: int | None = None
+    frame: str = ""
     data: bytes | None = field(default=None, repr=False)
 
     @property
-    def place(self) -> tuple[str, int | None, int | None, str, int | None]:
+    def place(self) -> tuple[Any, ...]:
         """All but ``data``: ``ImageRef(*place)`` is the same image."""
-        return self.path, self.offset, self.size, self.name, self.unpacked
+        place = (self.path, self.offset, self.size, self.name, self.unpacked)
+        return (*place, self.frame) if self.frame else place
 
     @property
     def in_tar(self) -> bool:
@@ -47,7 +52,17 @@ class ImageRef:
         return f"{self.path}:{self.name}" if self.name else self.path
 
     def read_bytes(self) -> bytes:
-        """The encoded image. Raises OSError where it cannot be read."""
+        """The encoded image; of a film the frame, as PNG. Raises OSError where it cannot be read."""
+        encoded = self.encoded()
+        if not self.frame or not is_dicom(encoded) or (frames := frames_of(encoded)) == 1:
+            return encoded
+        content = io.BytesIO()
+        picture = decode_dicom(encoded, frame=frame_place(self.frame, frames), name=os.path.basename(str(self)))
+        picture.save(content, "PNG", compress_level=1)
+        return content.getvalue()
+
+    def encoded(self) -> bytes:
+        """The bytes as they are in the file. Raises OSError where it cannot be read."""
         return self._read()
 
     def start(self, size: int = START) -> bytes:

@@ -104,9 +104,14 @@ def why_not_read(name: str) -> str:
     for module, (suffixes, what) in PLUGINS.items():
         if suffix in suffixes and find_spec(module) is None:
             return f"{what}; it {needs_plugin()}"
-    if os.path.basename(name).upper() == "DICOMDIR":
+    if is_dicom_directory(name):
         return "the directory of a DICOM medium: its images are in the files beside it"
     return NOT_READ.get(suffix, "")
+
+
+def is_dicom_directory(name: str) -> bool:
+    """Whether a file is the directory of a DICOM medium, by its name."""
+    return os.path.basename(name).upper() == "DICOMDIR"
 
 
 def is_picture(name: str) -> bool:

@@ -10,7 +10,15 @@ from typing import NamedTuple
 from latentcap.data.archives import is_archive, members_of
 from latentcap.data.errors import UserError
 from latentcap.data.image import ImageRef
-from latentcap.data.kinds import IMAGE_SUFFIXES, begins_as_image, is_image, may_be_image, what_it_is, why_not_read
+from latentcap.data.kinds import (
+    IMAGE_SUFFIXES,
+    begins_as_image,
+    is_dicom_directory,
+    is_image,
+    may_be_image,
+    what_it_is,
+    why_not_read,
+)
 from latentcap.data.readers.paths import existing, expand_sources, shorten
 from latentcap.data.walk import own_outputs
 
@@ -72,8 +80,13 @@ def no_images(paths: Sequence[str]) -> UserError:
 
 
 def list_path(path: str, inside: str) -> Iterator[Listed]:
-    """The images of one path; ``inside`` is what names of images in a folder or archive begin with."""
-    if os.path.isdir(path):
+    """The images of one path; ``inside`` is what names of images in a folder or archive begin with.
+
+    A ``DICOMDIR`` stands for the medium that it is the directory of: the folder that it lies in.
+    """
+    if is_dicom_directory(path) and os.path.isfile(path):
+        yield from list_path(os.path.dirname(path) or ".", os.path.dirname(inside))
+    elif os.path.isdir(path):
         for name in _walk(path):
             shown, file = os.path.join(inside, name), os.path.join(path, name)
             if is_archive(name) and os.path.isfile(file):

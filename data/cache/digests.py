@@ -59,8 +59,9 @@ def _state(path: str) -> tuple[int, int, int] | None:
 
 
 def _name(ref: ImageRef, state: tuple[int, int, int] | None) -> tuple[Any, ...] | None:
-    """What identifies an unchanged file or a part of one: path, offset, size, and the file's state."""
-    return (os.path.abspath(ref.path), ref.offset, ref.size, *state) if state else None
+    """What identifies an unchanged file or a part of one: path (and frame), offset, size, and the file's state."""
+    path = os.path.abspath(ref.path) + (f"#{ref.frame}" if ref.frame else "")
+    return (path, ref.offset, ref.size, *state) if state else None
 
 
 def _read_log(path: Path) -> dict[tuple[Any, ...], str]:

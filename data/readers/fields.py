@@ -49,6 +49,7 @@ class Fields:
             ``case`` is everything that was written about the case, which MedPix has more of (``medical/medpix.py``).
         text_style: how texts are cleaned: ``clean``, ``r2gen`` or ``none`` (see ``latentcap.data.report_text``). None
             cleans the texts of the radiology sets' readers and leaves all others as they are.
+        frame: which frame of a DICOM film is the image: ``first``, ``middle``, or a number from 1.
     """
 
     image: str | None = None
@@ -63,8 +64,11 @@ class Fields:
     group: str | None = None
     report: str = "findings"
     text_style: str | None = None
+    frame: str | None = None
 
     def __post_init__(self) -> None:
+        if self.frame is not None and not is_frame(self.frame):
+            raise UserError(f"fields.frame is '{self.frame}': it must be first, middle, or a number from 1.")
         styles = tuple(TEXT_STYLES)
         for name, accepted in (("report", REPORT_TARGETS), ("text_style", styles)):
             value = getattr(self, name)
@@ -106,6 +110,11 @@ class Fields:
             labels=tuple(find("labels", name, ()) or name for name in self.labels if name != FINDINGS or name in found),
             group=find("group", self.group, GROUP_COLUMNS),
         )
+
+
+def is_frame(text: str) -> bool:
+    """Whether a text chooses one frame of a film: ``first``, ``middle``, or a number from 1."""
+    return text in ("first", "middle") or (text.isascii() and text.isdecimal() and int(text) > 0)
 
 
 def addresses_alone(where: str, which: str) -> UserError:

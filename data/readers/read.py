@@ -108,6 +108,11 @@ def _read_one(source: str, format: str, options: ReadOptions) -> list[Example]:
     examples = form.read(path, options)
     if FINDINGS in options.fields.labels:
         examples = list(map(_with_findings, examples))
+    if frame := options.fields.frame:
+        examples = [
+            dataclasses.replace(e, images=tuple(dataclasses.replace(image, frame=frame) for image in e.images))
+            for e in examples
+        ]
     style = options.fields.text_style or ("clean" if form.medical else None)
     return [_in_style(example, style) for example in examples] if style else examples
 

@@ -28,8 +28,9 @@ class Input:
     """One thing to caption and the name that no other has. ``error`` says why nothing can be captioned,
     ``skipped`` why it is not even tried: it is no image of a kind that is read.
 
-    ``images`` are the views of one example, one for all but tables with lists of images; ``views`` their names, or
-    nothing where they have none. ``id`` is what a table calls it besides.
+    ``images`` are the views of one example, one for all but studies and tables with lists of images; ``views`` their
+    names, or nothing where they have none. ``id`` is what a table calls it besides; ``study`` the StudyInstanceUID of
+    DICOM files that are read together.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Input:
     error: str = ""
     skipped: str = ""
     id: str = ""
+    study: str = ""
 
 
 class Inputs:
@@ -59,6 +61,7 @@ class Inputs:
         context: of all inputs that have none of their own, by their name; None where it is not known.
         belongs: which inputs are this process's part.
         may_be_empty: whether no input at all is no mistake.
+        grouped: what becomes of all inputs together, such as studies of several files.
     """
 
     def __init__(
@@ -69,9 +72,11 @@ class Inputs:
         context: Callable[[str], str | None] = lambda name: None,
         belongs: Callable[[Input], bool] = lambda item: True,
         may_be_empty: bool = False,
+        grouped: Callable[[Iterable[Input]], Iterable[Input]] | None = None,
     ) -> None:
         self.may_be_empty = may_be_empty
         self.columns, self.context, self.belongs = columns or Columns(), context, belongs
+        self.grouped = grouped
         self.sources = _without_outputs([path for source in sources for path in _expand(source)])
         self._stdin = Kept(entries_in(sys.stdin.buffer, "standard input")) if STDIN in self.sources else None
 
@@ -90,6 +95,8 @@ class Inputs:
         """How many there are, what is named twice counted twice; None where only standard input knows."""
         if self._stdin is not None:
             return None
+        if self.grouped is not None:
+            return sum(map(self.belongs, self._all()))
         tables = [source for source in self.sources if _is_table(source)]
         return sum(count_rows(Path(table)) for table in tables) + sum(
             self.belongs(item) for source in self.sources if source not in tables for item in self._from(source)
@@ -107,10 +114,10 @@ class Inputs:
         return lambda: found[0] if found else None
 
     def _all(self) -> Iterator[Input]:
-        for source in self.sources:
-            for item in self._from(source):
-                given = self.context(item.name) if item.context is None else None
-                yield replace(item, context=given) if given else item
+        items: Iterable[Input] = (item for source in self.sources for item in self._from(source))
+        for item in self.grouped(items) if self.grouped else items:
+            given = self.context(item.name) if item.context is None else None
+            yield replace(item, context=given) if given else item
 
     def _from(self, source: str) -> Iterator[Input]:
         if source == STDIN:

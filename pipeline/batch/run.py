@@ -200,7 +200,7 @@ class Run:
             if item.skipped:
                 self.summary.skip(item.skipped)
                 self.skipped.append({"file": item.name, "skipped": item.skipped})
-                self.summary.missed += is_picture(item.name)
+                self.summary.missed += is_picture(item.name) and not item.study
                 continue
             known = key in self.done
             wanted = self.output.prepare(item, known=known or key in self.stale)

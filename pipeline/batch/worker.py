@@ -23,10 +23,11 @@ class Worker:
     """Captions blocks of inputs. Threads may share one.
 
     ``settings`` say the search, by default the model's own, and the texts around each caption. A record is
-    ``{"file", "caption", "score", "confidence"}``, with ``"alternatives"`` where more than one caption was asked for
-    ``"labels"`` where the model has a label head, and ``"context"`` where there was one; or ``{"file", "error"}``. With
-    ``words`` each caption has ``"words"`` too, [word, probability] of each; with ``keep_images`` ``"_images"``, where
-    its views are, for outputs that need the images again; with ``keep_ids`` ``"_id"``, a table's.
+    ``{"file", "caption", "score", "confidence"}``, with ``"alternatives"`` where more than one caption was asked for,
+    ``"labels"`` where the model has a label head, ``"images"`` of a DICOM study, and ``"context"`` where there was one;
+    or ``{"file", "error"}``. With ``words`` each caption has ``"words"`` too, [word, probability] of each; with
+    ``keep_images`` ``"_images"``, where its views are, for outputs that need the images again; with ``keep_ids``
+    ``"_id"``, a table's.
     """
 
     def __init__(self, captioner: Captioner, settings: WorkerSettings) -> None:
@@ -108,6 +109,8 @@ class Worker:
             record["alternatives"] = [self._entry(other, item.context) for other in caption.alternatives]
         if caption.labels:
             record["labels"] = caption.labels
+        if item.study:
+            record["images"] = list(map(str, item.images))
         if item.id and self.settings.keep_ids:
             record["_id"] = item.id
         if item.context:

@@ -32,6 +32,7 @@ from latentcap.batch.run import SKIPPED, Run
 from latentcap.batch.run_folder import RunFolder, model_hash
 from latentcap.batch.settings import WorkerSettings
 from latentcap.batch.shards import Shard, choose_shard
+from latentcap.batch.studies import choose_studies
 from latentcap.batch.summary import Summary
 from latentcap.batch.tables import Columns
 from latentcap.batch.watch import Watch
@@ -67,7 +68,7 @@ def caption(options: argparse.Namespace, shard: Shard, make_engine: MakeEngine) 
     if options.gallery and options.gallery.is_dir():
         raise UserError(f"--gallery {options.gallery}: a folder, where the name of an HTML file is needed.")
     kind = choose_format(options.output, options.format)
-    inputs = choose_inputs(options, shard, whole_tars=kind == "webdataset")
+    inputs = choose_inputs(options, shard, kind)
     output, folder = choose_output(options, kind, shard)
     if options.dry_run:
         return show_plan(options, inputs, output, folder)
@@ -129,7 +130,7 @@ def watch(run: Run, inputs: Inputs, engine: Engine, options: argparse.Namespace)
 # What goes in ---------------------------------------------------------------------------------------------------------
 
 
-def choose_inputs(options: argparse.Namespace, shard: Shard, *, whole_tars: bool) -> Inputs:
+def choose_inputs(options: argparse.Namespace, shard: Shard, kind: str) -> Inputs:
     """The images and what is known of each. Raises UserError where there are none."""
     config = read_config(options.model)
     columns = Columns(
@@ -147,8 +148,9 @@ def choose_inputs(options: argparse.Namespace, shard: Shard, *, whole_tars: bool
         options.images,
         columns=columns,
         context=context,
-        belongs=partial(Shard.holds, shard, whole_tars=whole_tars) if shard.number > 1 else lambda item: True,
+        belongs=partial(Shard.holds, shard, whole_tars=kind == "webdataset") if shard.number > 1 else lambda item: True,
         may_be_empty=options.watch,
+        grouped=choose_studies(options.frame, views=config["model"].get("max_views", 1)),
     )
     first = next(iter(inputs), None)
     if options.contexts and first and not any(context(item.name) for item in inputs):
@@ -274,6 +276,7 @@ def settings(options: argparse.Namespace, kind: str, shard: Shard) -> dict[str, 
         "contexts": sha256(options.contexts.read_bytes()).hexdigest() if options.contexts else None,
         "columns": {"image": options.image_column, "context": options.context_column},
         "dtype": options.dtype,
+        "frame": options.frame,
         "shard": str(shard),
         **texts,
     }

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from latentcap.batch.outputs import EXISTING, FORMATS, XMP_NAMES
 from latentcap.batch.settings import BATCH
+from latentcap.batch.studies import ALL
 from latentcap.cli.model_option import add_model_option
 from latentcap.cli.search_options import add_search_options
 from latentcap.config import ENGINES
+from latentcap.data.readers.fields import is_frame
 
 DTYPES = ("float32", "bfloat16", "float16")
 EPILOG = """Exit code: 0 all images are captioned, 1 none could be, 2 a mistake in the command, 3 some could not be.
@@ -42,10 +44,17 @@ def add_caption_options(parser: argparse.ArgumentParser, *, format: str | None =
         "images",
         nargs="+",
         metavar="IMAGES",
-        help="image files, folders (with all below them), tars, zips, patterns (*, {000..099}), tables (.jsonl, .csv, "
-        ".parquet) with a column of images, @list.txt, or - for a list or JSON Lines on standard input",
+        help="image files, folders (with all below them: a CD of DICOM studies), tars, zips, patterns (*, {000..099}), "
+        "tables (.jsonl, .csv, .parquet) with a column of images, @list.txt, or - for a list or JSON Lines on standard "
+        "input",
     )
     add_model_option(parser)
+    add(
+        "--frame",
+        type=frame,
+        metavar="WHICH",
+        help="of DICOM films: first, middle, a number from 1, or all, each by itself (default: films fail)",
+    )
     add(
         "--heads",
         metavar="V+T",
@@ -54,6 +63,12 @@ def add_caption_options(parser: argparse.ArgumentParser, *, format: str | None =
     _add_output(parser.add_argument_group("output"), format)
     _add_context(parser.add_argument_group("context and tables"))
     add_search_options(parser)
+
+
+def frame(text: str) -> str:
+    if text != ALL and not is_frame(text):
+        raise argparse.ArgumentTypeError(f"'{text}' must be first, middle, all, or a number from 1")
+    return text
 
 
 def positive(text: str) -> int:
