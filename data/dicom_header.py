@@ -98,7 +98,7 @@ def view_of(dataset: Any) -> str:
     codes = " ".join(_text(code, "CodeMeaning") for code in dataset.get("ViewCodeSequence") or ())
     if view := _view_in(codes):
         return view
-    orientation = dataset.get("PatientOrientation") or ()
+    orientation: Any = dataset.get("PatientOrientation") or ()
     described = _view_in(_text(dataset, "SeriesDescription"))
     if len(orientation) == 2 and str(orientation[1])[:1] in ("F", "H"):
         along = str(orientation[0])[:1]  # where the rows of pixels lead
