@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from latentcap.batch.inputs import Input
+from latentcap.batch.metadata.exif import with_image_description
 from latentcap.batch.metadata.image_file import read_description, write_description
 from latentcap.batch.metadata.xmp import description_of, with_description
 from latentcap.batch.outputs import make_output
@@ -121,11 +123,38 @@ def test_an_image_gets_a_description_and_keeps_its_pixels_and_times(name: str, t
     assert pixels(path) == before
     assert path.stat().st_mtime_ns == 10**18 + 9
     assert path.stat().st_mode & 0o777 == 0o640
-    assert seen(path) == shown
+    picture_then, exif_then = seen(path)
+    if path.suffix == ".jpg":
+        assert exif_then[0x010E].encode("latin-1").decode() == TEXT
+        exif_then = {tag: value for tag, value in exif_then.items() if tag in shown[1]}
+    assert (picture_then, exif_then) == shown
     assert [file.name for file in tmp_path.iterdir()] == [name]
     told = exiftool(path)
     assert told["Description"] == TEXT
     assert told["Validate"] == valid
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_exif_keeps_what_somebody_wrote_and_where_everything_is(order: str) -> None:
+    description, maker = b"by hand\0", b"MAKER"
+    at = 8 + 2 + 2 * 12 + 4
+    start = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "IH", 8, 2)
+    entries = struct.pack(order + "HHII", 0x010E, 2, 8, at) + struct.pack(order + "HHII", 0x9999, 7, 5, at + 8)
+    tiff = start + entries + bytes(4) + description + maker
+    assert with_image_description(tiff, "ours", ours="") is None
+    assert with_image_description(tiff, "ours", ours="other") is None
+    shorter = with_image_description(tiff, "short", ours="by hand")
+    longer = with_image_description(tiff, "rather a long text", ours="by hand")
+    blank = with_image_description(tiff.replace(b"by hand", b"       "), "short", ours="")
+    for changed, text in ((shorter, b"short"), (blank, b"short"), (longer, b"rather a long text")):
+        assert changed is not None
+        assert changed[at + 8 : at + 13] == maker
+        _, _, size, place = struct.unpack_from(order + "HHII", changed, 10)
+        assert changed[place : place + size] == text + b"\0"
+    assert len(shorter or b"") == len(tiff)
+    for cut in range(len(tiff)):  # what cannot be followed stays as it is, or is followed as far as it goes
+        with_image_description(tiff[:cut], "x", ours="")
+    assert with_image_description(b"", "x", ours="") is None
 
 
 def test_links_lead_to_what_is_written_and_others_are_refused(tmp_path: Path) -> None:

@@ -48,10 +48,14 @@ def write_description(path: Path, text: str) -> None:
 
 def with_description_in(data: bytes, text: str) -> bytes:
     """An encoded JPEG, PNG or WebP with this description. Raises ValueError for others, and where it does not fit."""
-    packet = with_description(_packet(data), text)
+    before = _packet(data)
+    packet = with_description(before, text)
     if data.startswith(png.SIGNATURE):
         return png.with_packet(data, packet, text)
-    return webp.with_packet(data, packet) if data.startswith(b"RIFF") else jpeg.with_packet(data, packet)
+    if data.startswith(b"RIFF"):
+        return webp.with_packet(data, packet)
+    ours = description_of(before) if before else ""
+    return jpeg.with_exif_description(jpeg.with_packet(data, packet), text, ours=ours)
 
 
 def _packet(data: bytes) -> bytes | None:

@@ -1,11 +1,14 @@
-"""XMP in a JPEG: one segment among those before the picture."""
+"""XMP and Exif in a JPEG: a segment each, among those before the picture."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 
+from latentcap.batch.metadata.exif import with_image_description
+
 SIGNATURE = b"http://ns.adobe.com/xap/1.0/\0"
 LARGEST = 65_533 - len(SIGNATURE)  # bytes of a packet
+EXIF = b"Exif\0\0"
 APP0, APP1, APP2, SOS = 0xE0, 0xE1, 0xE2, 0xDA
 
 
@@ -24,7 +27,7 @@ def with_packet(data: bytes, packet: bytes) -> bytes:
     """
     if len(packet) > LARGEST:
         raise ValueError(f"its XMP would be {len(packet):,} bytes long, where a JPEG has room for {LARGEST:,}")
-    segment = b"\xff\xe1" + (len(SIGNATURE) + len(packet) + 2).to_bytes(2, "big") + SIGNATURE + packet
+    segment = _segment(SIGNATURE + packet)
     place = 2
     several = False
     for start, end in _segments(data):
@@ -36,6 +39,28 @@ def with_packet(data: bytes, packet: bytes) -> bytes:
         if place == start and (data[start + 1] == APP0 or data.startswith(b"Exif\0", start + 4)):
             place = end
     return data[:place] + segment + data[place:]
+
+
+def with_exif_description(data: bytes, text: str, *, ours: str) -> bytes:
+    """The file with ``text`` as Exif's ``ImageDescription``, as :mod:`.exif` has it; unchanged where it has no room."""
+    place, held = 2, None
+    for start, end in _segments(data):
+        if data[start + 1] == APP2:
+            break  # places of further pictures may be counted from here on
+        if data[start + 1] == APP0 and place == start:
+            place = end
+        elif data[start + 1] == APP1 and data.startswith(EXIF, start + 4):
+            place, held = start, (start, end)
+            break
+    tiff = data[held[0] + 4 + len(EXIF) : held[1]] if held else None
+    changed = with_image_description(tiff, text, ours=ours)
+    if changed is None or len(changed) > 65_533 - len(EXIF):
+        return data
+    return data[:place] + _segment(EXIF + changed) + data[held[1] if held else place :]
+
+
+def _segment(content: bytes) -> bytes:
+    return b"\xff\xe1" + (len(content) + 2).to_bytes(2, "big") + content
 
 
 def _segments(data: bytes) -> list[tuple[int, int]]:
