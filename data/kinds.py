@@ -23,13 +23,17 @@ IMAGE_SUFFIXES = frozenset(
 )
 """What is taken for an image by its name, everywhere."""
 RAW = "a camera's raw file: develop it first, as JPEG or PNG"
-VIDEO = "a video: export its frames as images"
+VIDEO = "a video: 'latentcap caption --every 2s' reads it, all else needs its frames as images"
 PACKED = "a compressed archive: unpack it (to caption images, a .zip and a plain .tar may stay as they are)"
 DRAWING = "a document or drawing: export it as PNG or JPEG"
 SPREADSHEET = "a spreadsheet: save it as CSV (UTF-8)"
+VIDEO_SUFFIXES = (
+    *(".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".3gp"),
+    *(".mpg", ".mpeg", ".wmv", ".m2ts", ".ogv", ".flv"),
+)
 NOT_READ = {
     **dict.fromkeys((".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"), RAW),
-    **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".3gp", ".mpg", ".mpeg", ".wmv"), VIDEO),
+    **dict.fromkeys(VIDEO_SUFFIXES, VIDEO),
     **dict.fromkeys((".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"), PACKED),
     **dict.fromkeys((".pdf", ".svg", ".eps", ".ai"), DRAWING),
     **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), SPREADSHEET),
@@ -84,6 +88,11 @@ def is_image(name: str) -> bool:
     """Whether a file name is that of an image, hidden files aside."""
     base = os.path.basename(name)
     return suffix_of(base) in IMAGE_SUFFIXES and not base.startswith(".")
+
+
+def is_video(name: str) -> bool:
+    """Whether a file name is that of a video, hidden files aside."""
+    return suffix_of(name) in VIDEO_SUFFIXES and not os.path.basename(name).startswith(".")
 
 
 def suffix_of(name: str) -> str:

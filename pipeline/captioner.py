@@ -211,9 +211,16 @@ class Captioner:
 
         ``named`` are the views' names, empty for an example where nobody knows them.
         """
-        seeds = [pixel_seed(example) for example in views] if config.sample else None
         with torch.inference_mode():
             memory = self.encode(views, context, named=named)
+        return self.caption_memory(memory, views, config, return_attention=return_attention)
+
+    def caption_memory(
+        self, memory: Memory, views: list[list[Tensor]], config: SearchConfig, *, return_attention: bool = False
+    ) -> list[Caption]:
+        """Captions of what :meth:`encode` made of ``views``."""
+        seeds = [pixel_seed(example) for example in views] if config.sample else None
+        with torch.inference_mode():
             found = search_captions(
                 self.model,
                 memory,

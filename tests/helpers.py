@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,3 +60,17 @@ def picture(width: int = 300, height: int = 200, seed: int = 0) -> Image.Image:
     """Smooth random colour."""
     small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def draw_clip(path: Path, shots: Sequence[Image.Image | str], *, seconds: float = 1.0, rate: int = 10) -> Path:
+    """A video of 160 x 120 that shows each picture, or colour, for some seconds."""
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        for shot in shots:
+            image = Image.new("RGB", (160, 120), shot) if isinstance(shot, str) else shot.resize((160, 120))
+            for _ in range(round(seconds * rate)):
+                container.mux(stream.encode(av.VideoFrame.from_image(image)))
+        container.mux(stream.encode())
+    return path

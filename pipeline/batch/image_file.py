@@ -10,8 +10,8 @@ from latentcap.data.example import ImageRef
 LARGEST_FILE = 1 << 30  # bytes; what is larger is no photograph
 
 
-def check_file(image: ImageRef) -> None:
-    """Raises OSError for a path that must not be read: a folder, pipe or device, or far too much."""
+def check_file(image: ImageRef, *, most: float = LARGEST_FILE) -> None:
+    """Raises OSError for a path that must not be read: a folder, pipe or device, or more than ``most`` bytes."""
     if image.data is not None:
         return
     status = os.stat(image.path)
@@ -20,7 +20,7 @@ def check_file(image: ImageRef) -> None:
         raise OSError("a folder, not an image")
     if not stat.S_ISREG(status.st_mode):
         raise OSError("not a regular file")
-    if max(image.size or status.st_size, image.unpacked or 0) > LARGEST_FILE:
+    if max(image.size or status.st_size, image.unpacked or 0) > most:
         raise OSError("larger than 1 GiB: not taken for an image")
     if not (image.size if image.offset is not None else status.st_size):
         raise OSError("the file is empty")

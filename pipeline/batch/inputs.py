@@ -15,6 +15,7 @@ from latentcap.batch.lists import Kept, entries_in, names_in
 from latentcap.batch.tables import Columns, count_rows, line_inputs, table_inputs
 from latentcap.data.errors import UserError
 from latentcap.data.example import ImageRef
+from latentcap.data.kinds import is_video
 from latentcap.data.listing import Listed, list_path, no_images
 from latentcap.data.readers.paths import existing, expand_sources, native
 from latentcap.data.readers.rows import TABLE_SUFFIXES
@@ -30,7 +31,7 @@ class Input:
 
     ``images`` are the views of one example, one for all but studies and tables with lists of images; ``views`` their
     names, or nothing where they have none. ``id`` is what a table calls it besides; ``study`` the StudyInstanceUID of
-    DICOM files that are read together.
+    DICOM files that are read together. A ``video`` is read frame by frame.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Input:
     skipped: str = ""
     id: str = ""
     study: str = ""
+    video: bool = False
 
 
 class Inputs:
@@ -59,6 +61,7 @@ class Inputs:
             Lines, with the columns that tables have.
         columns: what the columns of tables are called and what of them the model reads.
         context: of all inputs that have none of their own, by their name; None where it is not known.
+        videos: are read; otherwise they are skipped.
         belongs: which inputs are this process's part.
         may_be_empty: whether no input at all is no mistake.
         grouped: what becomes of all inputs together, such as studies of several files.
@@ -70,6 +73,7 @@ class Inputs:
         *,
         columns: Columns | None = None,
         context: Callable[[str], str | None] = lambda name: None,
+        videos: bool = False,
         belongs: Callable[[Input], bool] = lambda item: True,
         may_be_empty: bool = False,
         grouped: Callable[[Iterable[Input]], Iterable[Input]] | None = None,
@@ -77,6 +81,7 @@ class Inputs:
         self.may_be_empty = may_be_empty
         self.columns, self.context, self.belongs = columns or Columns(), context, belongs
         self.grouped = grouped
+        self.videos = videos
         self.sources = _without_outputs([path for source in sources for path in _expand(source)])
         self._stdin = Kept(entries_in(sys.stdin.buffer, "standard input")) if STDIN in self.sources else None
 
@@ -116,6 +121,8 @@ class Inputs:
     def _all(self) -> Iterator[Input]:
         items: Iterable[Input] = (item for source in self.sources for item in self._from(source))
         for item in self.grouped(items) if self.grouped else items:
+            if self.videos and item.images and is_video(item.name):
+                item = replace(item, video=True, skipped="")
             given = self.context(item.name) if item.context is None else None
             yield replace(item, context=given) if given else item
 

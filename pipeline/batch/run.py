@@ -172,13 +172,13 @@ class Run:
         self._retry = []
         inputs = self._wanted()
         sizes = block_sizes(self.block)
-        while block := list(islice(inputs, next(sizes))):
+        while block := next_block(inputs, next(sizes)):
             known = [self._is_known(item) for item in block]
             if not all(known):
                 yield block
                 break
         rest = (item for item in inputs if not self._is_known(item))
-        while block := list(islice(rest, next(sizes))):
+        while block := next_block(rest, next(sizes)):
             yield block
         for at in range(0, len(self._retry), self.block):
             yield self._retry[at : at + self.block]
@@ -245,6 +245,16 @@ class Run:
             "skipped": summary.skipped,
         }
         self.folder.update(status=status, counts=counts, **more)
+
+
+def next_block(inputs: Iterator[Input], size: int) -> list[Input]:
+    """The next inputs, up to ``size`` or to a video, which ends a block: it takes far longer than an image."""
+    block = []
+    for item in islice(inputs, size):
+        block.append(item)
+        if item.video:
+            break
+    return block
 
 
 def block_sizes(largest: int) -> Iterator[int]:

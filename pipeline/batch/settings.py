@@ -15,7 +15,7 @@ class WorkerSettings:
     """Everything that a process needs to caption.
 
     ``device`` is cpu, cuda, cuda:1, mps; ``heads`` a budget such as "1+1", None for all;
-    ``engine`` what runs the CNN, None the fastest that is installed.
+    ``engine`` what runs the CNN, None the fastest that is installed; ``every`` the seconds between frames of videos.
     """
 
     model: str
@@ -28,3 +28,4 @@ class WorkerSettings:
     words: bool = False
     keep_images: bool = False
     keep_ids: bool = False
+    every: float = 0.0

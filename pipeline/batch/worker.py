@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Self
 
@@ -11,10 +12,12 @@ from torch import Tensor
 from latentcap.batch.image_file import check_file
 from latentcap.batch.inputs import Input
 from latentcap.batch.journal import Record
+from latentcap.batch.scenes import find_scenes
 from latentcap.batch.settings import WorkerSettings
 from latentcap.captioner import Caption, Captioner
 from latentcap.data.batches.transforms import load_image
 from latentcap.data.errors import UserError
+from latentcap.data.video import samples
 
 DIGITS = 4  # of scores and confidences
 
@@ -50,6 +53,9 @@ class Worker:
         ready: list[tuple[int, list[Tensor]]] = []
         for place, item in enumerate(block):
             try:
+                if item.video:
+                    found[place] = self._film(item)
+                    continue
                 ready.append((place, self._read(item)))
             except OSError as error:
                 found[place] = failure(item, error)
@@ -76,6 +82,25 @@ class Worker:
             except MemoryError:
                 raise OSError("decoded, it does not fit into memory") from None
         return views
+
+    def _film(self, item: Input) -> Record:
+        """The record of a video: its scenes as ``"segments"``, and the caption that stands longest."""
+        if item.error:
+            raise OSError(item.error)
+        check_file(item.images[0], most=math.inf)
+        frames = samples(item.images[0], self.settings.every)
+        try:
+            scenes = list(find_scenes(self.captioner, frames, item.context, self.search))
+        except (OSError, UserError):
+            raise
+        except Exception as error:
+            return failure(item, error.with_traceback(None))
+        longest = max(scenes, key=lambda scene: scene.end - scene.start)
+        segments = [
+            {"start": round(scene.start, 3), "end": round(scene.end, 3), **self._entry(scene.caption, item.context)}
+            for scene in scenes
+        ]
+        return {**self._record(item, longest.caption), "segments": segments}
 
     def _caption(self, items: Sequence[Input], views: list[list[Tensor]]) -> list[Caption | Exception]:
         """Captions of a batch; where it fails, of its halves, down to the one image that it fails with."""

@@ -42,6 +42,7 @@ from latentcap.cli.search_options import search_settings
 from latentcap.data.errors import UserError
 from latentcap.data.jsonl import iter_jsonl
 from latentcap.data.readers.rows import iter_rows
+from latentcap.data.video import require_pyav
 from latentcap.model_folder import read_config
 from latentcap.pages.gallery import write_gallery
 
@@ -68,6 +69,10 @@ def caption(options: argparse.Namespace, shard: Shard, make_engine: MakeEngine) 
     if options.gallery and options.gallery.is_dir():
         raise UserError(f"--gallery {options.gallery}: a folder, where the name of an HTML file is needed.")
     kind = choose_format(options.output, options.format)
+    if kind in ("srt", "vtt") and not options.every:
+        raise UserError(f"--format {kind} is of videos: add --every 2s, the time between frames.")
+    if options.every:
+        require_pyav()
     inputs = choose_inputs(options, shard, kind)
     output, folder = choose_output(options, kind, shard)
     if options.dry_run:
@@ -148,6 +153,7 @@ def choose_inputs(options: argparse.Namespace, shard: Shard, kind: str) -> Input
         options.images,
         columns=columns,
         context=context,
+        videos=options.every > 0,
         belongs=partial(Shard.holds, shard, whole_tars=kind == "webdataset") if shard.number > 1 else lambda item: True,
         may_be_empty=options.watch,
         grouped=choose_studies(options.frame, views=config["model"].get("max_views", 1)),
@@ -235,6 +241,7 @@ def worker_settings(options: argparse.Namespace, output: Output) -> WorkerSettin
         words=options.words,
         keep_images=output.needs_images,
         keep_ids=output.needs_ids,
+        every=options.every,
     )
 
 
@@ -277,6 +284,7 @@ def settings(options: argparse.Namespace, kind: str, shard: Shard) -> dict[str, 
         "columns": {"image": options.image_column, "context": options.context_column},
         "dtype": options.dtype,
         "frame": options.frame,
+        "every": options.every or None,
         "shard": str(shard),
         **texts,
     }
@@ -356,7 +364,8 @@ def show_gallery(options: argparse.Namespace, inputs: Inputs, output: Output, fo
     from latentcap.batch.cards import cards
 
     try:
-        write_gallery(options.gallery, cards(inputs, output.journal, folder.errors), title="Captions")
+        shown = cards(inputs, output.journal, folder.errors, every=options.every)
+        write_gallery(options.gallery, shown, title="Captions")
     except OSError as error:
         raise UserError(f"--gallery {options.gallery}: cannot be written ({error.strerror}).") from None
     if not options.quiet:

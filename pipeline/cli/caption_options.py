@@ -14,6 +14,7 @@ from latentcap.cli.model_option import add_model_option
 from latentcap.cli.search_options import add_search_options
 from latentcap.config import ENGINES
 from latentcap.data.readers.fields import is_frame
+from latentcap.data.video import parse_interval
 
 DTYPES = ("float32", "bfloat16", "float16")
 EPILOG = """Exit code: 0 all images are captioned, 1 none could be, 2 a mistake in the command, 3 some could not be.
@@ -48,6 +49,14 @@ def add_caption_options(parser: argparse.ArgumentParser, *, format: str | None =
         "tables (.jsonl, .csv, .parquet) with a column of images, @list.txt, or - for a list or JSON Lines on standard "
         "input",
     )
+    add(
+        "--every",
+        type=seconds,
+        default=0.0,
+        metavar="TIME",
+        help="caption videos too, by a frame each 2s, 500ms or 1min; frames that look like the last captioned one "
+        "belong to its scene (extra 'video')",
+    )
     add_model_option(parser)
     add(
         "--frame",
@@ -77,14 +86,21 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def seconds(text: str) -> float:
+    try:
+        return parse_interval(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _add_output(group: argparse._ArgumentGroup, format: str | None) -> None:
     add = group.add_argument
     add(
         "--output",
         type=Path,
         metavar="PATH",
-        help="file, or folder for --format parts, hf, txt, caption, xmp and webdataset; not needed for txt, caption "
-        "and xmp, which then stand beside the images",
+        help="file, or folder for --format parts, hf, txt, caption, xmp, srt, vtt and webdataset; not needed for txt, "
+        "caption, xmp, srt and vtt, which then stand beside the images",
     )
     default = format or "by the output's suffix, else jsonl"
     add(

@@ -13,6 +13,7 @@ from latentcap.cli.verbs import choose
 COMMANDS = {
     "caption": "caption images: files, folders, archives, tables",
     "caption-ray": "the same on a Ray cluster",
+    "watch": "caption a live stream, always its newest frame",
     "train": "train a captioner on your own images: fit, validate, test",
     "evaluate": "score captions, or a model, against what people wrote",
     "explain": "one page that shows where each head looked for each word",

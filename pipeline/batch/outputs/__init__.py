@@ -9,6 +9,7 @@ from latentcap.batch.outputs.coco import CocoFile, read_image_ids
 from latentcap.batch.outputs.hf import HuggingFaceFolder
 from latentcap.batch.outputs.parts import ParquetParts
 from latentcap.batch.outputs.sidecar import Sidecars
+from latentcap.batch.outputs.subtitles import SUBTITLES, Subtitles
 from latentcap.batch.outputs.table import CsvFile, ParquetFile
 from latentcap.batch.outputs.webdataset import Tars
 from latentcap.batch.outputs.xmp import XMP_NAMES, Embedded, XmpSidecars
@@ -16,16 +17,19 @@ from latentcap.data.errors import UserError, did_you_mean
 
 __all__ = ["BESIDE", "EXISTING", "FORMATS", "MERGING", "XMP_NAMES", "Output", "choose_format", "make_output"]
 
-FORMATS = ("jsonl", "csv", "parquet", "coco", "parts", "hf", "txt", "caption", "xmp", "embed", "webdataset")
-BESIDE = ("txt", "caption", "xmp", "embed")
+FORMATS = (
+    *("jsonl", "csv", "parquet", "coco", "parts", "hf"),
+    *("txt", "caption", "xmp", "embed", "srt", "vtt", "webdataset"),
+)
+BESIDE = ("txt", "caption", "xmp", "embed", "srt", "vtt")
 """Formats whose captions are with the images, so that they need no output."""
 MERGING = (*BESIDE, "webdataset")
 """Formats in which an image may have a text already."""
-SUFFIXES = {".csv": "csv", ".parquet": "parquet"}
+SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".srt": "srt", ".vtt": "vtt"}
 
 
 def choose_format(path: Path | None, given: str | None) -> str:
-    """The format that was given, else what the output's name says: JSON Lines unless it ends in .csv or .parquet.
+    """The format that was given, else what the output's name says, which is JSON Lines unless its suffix is another's.
 
     Raises UserError for a format that does not exist, and for no output where the format needs one.
     """
@@ -33,10 +37,12 @@ def choose_format(path: Path | None, given: str | None) -> str:
     if chosen not in FORMATS:
         raise UserError(f"--format {chosen}: formats are {', '.join(FORMATS)}.{did_you_mean(chosen, FORMATS)}")
     if path is None and chosen not in BESIDE:
-        raise UserError(f"--format {chosen} needs --output. Only txt, caption and xmp can stand beside the images.")
+        raise UserError(
+            f"--format {chosen} needs --output. Only txt, caption, xmp, srt and vtt can stand beside the images."
+        )
     if path is not None and chosen == "embed":
         raise UserError("--embed writes into the images themselves: leave --output away.")
-    folder = chosen in ("parts", "hf", *MERGING)
+    folder = chosen in ("parts", "hf", *MERGING) and not (path and path.suffix.lower() in SUBTITLES)
     if path is not None and path.exists() and folder != path.is_dir():
         wanted, found = ("folder", "file") if folder else ("file", "folder")
         raise UserError(f"{path}: a {found}, where --format {chosen} needs a {wanted}.")
@@ -57,6 +63,8 @@ def make_output(
     """The output of a format; ``run`` is its run folder."""
     if kind in ("txt", "caption"):
         return Sidecars(path, run, suffix=f".{kind}", existing=existing, separator=separator)
+    if kind in ("srt", "vtt"):
+        return Subtitles(path, run, suffix=f".{kind}", existing=existing)
     if kind == "xmp":
         return XmpSidecars(path, run, existing=existing, separator=separator, naming=xmp_name)
     if kind == "embed":
