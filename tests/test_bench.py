@@ -198,3 +198,13 @@ def test_serving_under_load(tmp_path: Path) -> None:
     assert [row["clients"] for row in section["rows"]] == [1, 8, 64]
     assert all(row["errors"] == 0 and row["requests"] == 16 for row in section["rows"])
     assert section["rows"][0]["p50 of in-process"] > 0
+
+
+def test_live_captions_of_a_video(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    tiny_captioner().save(tmp_path / "model")
+    out = tmp_path / "out.json"
+    main(["video", "--quick", "--repeats", "1", "--model", str(tmp_path / "model"), "--json", str(out)])
+    (section,) = json.loads(out.read_text(encoding="utf-8"))["video"]
+    assert [(row["heads"], row["captions"]) for row in section["rows"]] == [("all", 2), ("1+1", 2)]
+    assert all(row["frame to caption p50 ms"] >= row["computing p50 ms"] > 0 for row in section["rows"])

@@ -26,10 +26,11 @@ BENCHMARKS = {
     "heads": "what routing and compression save",
     "captioning": "images to captions, beside BLIP, ViT-GPT2 and GIT",
     "batch": "many images: the program beside its own CNN, beams, memory",
+    "video": "live captions of a video, with all heads and with one of each kind",
     "serve": "the server with 1, 8 and 64 clients, beside batch captioning",
     "precision": "training in float32, bfloat16 and float16: time, memory, loss",
 }
-MODEL_BENCHMARKS = ("captioning", "batch", "serve")  # with a trained model and images
+MODEL_BENCHMARKS = ("captioning", "batch", "video", "serve")  # with a trained model and images
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -41,7 +42,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("benchmark", nargs="?", choices=(*BENCHMARKS, "all"), default="all", help="which to run (default: %(default)s)")
-    add_model_option(parser, more="; for captioning and batch")
+    add_model_option(parser, more="; for captioning, batch, video and serve")
     add("--images", type=Path, metavar="FOLDER|TAR", help="images to caption (default: scenes that are drawn for it)")
     add("--repeats", type=int, default=5, metavar="N", help="measurements of each contender (default: %(default)s)")
     add("--threads", type=int, metavar="N", help="CPU threads (default: PyTorch's choice)")

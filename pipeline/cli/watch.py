@@ -10,14 +10,17 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-
-import numpy as np
+from itertools import islice
+from typing import TYPE_CHECKING
 
 from latentcap.cli.caption_options import positive
 from latentcap.cli.model_option import add_model_option
 from latentcap.cli.search_options import add_search_options, search_settings
 from latentcap.data.live import LiveVideo
 from latentcap.data.video import require_pyav
+
+if TYPE_CHECKING:
+    from latentcap.batch.live import LiveCaption
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -42,37 +45,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     search = search_settings(options)
     from PIL import Image
 
-    from latentcap.captioner import Captioner  # torch takes seconds to import
+    from latentcap.batch.live import caption_live  # torch takes seconds to import
+    from latentcap.captioner import Captioner
 
     captioner = Captioner.from_pretrained(options.model, heads=options.heads)
     captioner.caption([Image.new("RGB", (640, 480))], options.context, **search)  # the first takes longer
-    latencies: list[tuple[float, float]] = []
+    captions: list[LiveCaption] = []
     began = time.perf_counter()
     try:
         with LiveVideo(options.source) as video:
-            while (options.captions is None or len(latencies) < options.captions) and (frame := video.newest()):
-                taken = time.perf_counter()
-                (caption,) = captioner.caption([frame.image], options.context, **search)
-                done = time.perf_counter()
-                latencies.append((done - frame.arrived, done - taken))
-                print(f"{frame.second:8.2f} s  {caption.text}  ({1000 * latencies[-1][0]:.0f} ms)", flush=True)
+            for caption in islice(caption_live(captioner, video, options.context, **search), options.captions):
+                captions.append(caption)
+                print(f"{caption.second:8.2f} s  {caption.text}  ({1000 * caption.latency:.0f} ms)", flush=True)
     except KeyboardInterrupt:
         print(file=sys.stderr)
-    print(summary(latencies, time.perf_counter() - began), file=sys.stderr)
+    print(summary(captions, time.perf_counter() - began), file=sys.stderr)
     return 0
 
 
-def summary(latencies: Sequence[tuple[float, float]], seconds: float) -> str:
-    """What is said at the end. ``latencies``: seconds from a frame to its caption, and those of computing alone."""
-    if not latencies:
+def summary(captions: Sequence[LiveCaption], seconds: float) -> str:
+    """What is said at the end."""
+    from latentcap.batch.live import percentiles
+
+    if not captions:
         return "no frame was captioned"
-    frames, computing = ([1000 * value for value in values] for values in zip(*latencies, strict=True))
+    frames = percentiles([caption.latency for caption in captions])
+    computing = percentiles([caption.computing for caption in captions])
     return (
-        f"{len(latencies):,} captions in {seconds:.1f} s, {len(latencies) / seconds:.1f} a second; "
-        f"from frame to caption {_percentiles(frames)}, of which computing {_percentiles(computing)}"
+        f"{len(captions):,} captions in {seconds:.1f} s, {len(captions) / seconds:.1f} a second; "
+        f"from frame to caption p50 {frames[0]:.1f} ms, p95 {frames[1]:.1f} ms, of which computing "
+        f"p50 {computing[0]:.1f} ms, p95 {computing[1]:.1f} ms"
     )
-
-
-def _percentiles(milliseconds: Sequence[float]) -> str:
-    median, most = np.percentile(milliseconds, (50, 95))
-    return f"p50 {median:.1f} ms, p95 {most:.1f} ms"
