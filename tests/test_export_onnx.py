@@ -16,7 +16,7 @@ from PIL import Image
 
 from latentcap.captioner import Captioner
 from latentcap.cli.export import main
-from latentcap.config import ContextConfig, DecoderConfig, FusionConfig
+from latentcap.config import ContextConfig, DecoderConfig, FusionConfig, Gates, Position
 from latentcap.data.batches.context import ContextFields
 from latentcap.data.batches.image_config import ImageConfig
 from latentcap.data.batches.tokenizer import CaptionTokenizer
@@ -63,6 +63,18 @@ def pruned() -> Captioner:
     return captioner
 
 
+def with_gates(gates: Gates, position: Position) -> Captioner:
+    """Gates that say much, and codes of places that matter."""
+    captioner = tiny_captioner(fusion=FusionConfig(visual_heads=2, text_heads=2, gates=gates, position=position))
+    fusion = captioner.model.decoder.fusion
+    torch.nn.init.normal_(fusion.kind)
+    fusion.head_gate.copy_(torch.tensor([0.4, 1.0, 0.7, 0.2]))
+    for gate in (fusion.query_gate, fusion.modulate):
+        if gate is not None:
+            torch.nn.init.normal_(gate.weight, std=0.5)
+    return captioner
+
+
 MODELS: dict[str, Callable[[], Captioner]] = {
     "plain": tiny_captioner,
     "no context": lambda: tiny_captioner(context=ContextConfig(encoder="none")),
@@ -75,6 +87,9 @@ MODELS: dict[str, Callable[[], Captioner]] = {
     ),
     "labels": with_labels,
     "pruned": pruned,
+    "gates of heads": lambda: with_gates("heads", "latents"),
+    "a gate of the output, position in keys": lambda: with_gates("output", "keys"),
+    "both gates, position in keys": lambda: with_gates("both", "keys"),
 }
 
 
@@ -157,6 +172,45 @@ def test_half_precision_halves_the_graphs(tmp_path: Path) -> None:
         found[half] = scores, (tmp_path / str(half) / "encode.onnx").stat().st_size
     assert found[True][0] == pytest.approx(found[False][0], rel=0.01)
     assert found[True][1] < 0.65 * found[False][1]
+
+
+def test_eight_bits_are_a_quarter_and_nearly_the_same(tmp_path: Path) -> None:
+    import onnx
+
+    captioner = tiny_captioner(
+        decoder=DecoderConfig(embed_dim=128, hidden_dim=256, max_length=8), fields=FIELDS, max_views=2
+    )
+    captioner.save(tmp_path / "model")
+    (tmp_path / "images" / "more").mkdir(parents=True)
+    paths = pictures(tmp_path / "images", 6)
+    picture(50, 40, seed=9).save(tmp_path / "images" / "more" / "a.png")
+    (tmp_path / "images" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    found, sizes, kinds = {}, {}, {}
+    for name, options in (("float", []), ("int8", ["--int8", str(tmp_path / "images")])):
+        assert main(["onnx", str(tmp_path / "model"), str(tmp_path / name), *options]) == 0
+        model = Model(tmp_path / name)
+        known = {"age": "58", "sex": "male"}
+        found[name] = [entry["score"] for entry in model.caption([[path] for path in paths], "a red circle", known)]
+        graphs = [onnx.load(tmp_path / name / f"{graph}.onnx").graph for graph in ("encode", "step")]
+        kinds[name] = [{node.op_type for node in graph.node} for graph in graphs]
+        sizes[name] = sum(graph.ByteSize() for graph in graphs)
+    assert found["int8"] == pytest.approx(found["float"], rel=0.1)
+    assert found["int8"] != found["float"]
+    assert sizes["int8"] < 0.4 * sizes["float"]  # what is not weights is a third
+    assert {"DequantizeLinear", "MatMulInteger"} <= kinds["int8"][0]
+    assert "MatMulInteger" in kinds["int8"][1]
+
+
+def test_eight_bits_need_images(tmp_path: Path) -> None:
+    tiny_captioner().save(tmp_path / "model")
+    (tmp_path / "images").mkdir()
+    command = ["onnx", str(tmp_path / "model"), str(tmp_path / "out"), "--int8", str(tmp_path / "images")]
+    with pytest.raises(UserError, match="no images in"):
+        main(command)
+    (tmp_path / "images" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(UserError, match="not one of the 1 images"):
+        main(command)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("image", [

@@ -21,6 +21,9 @@ from latentcap.data.errors import UserError
 from tests.helpers import picture, tiny_captioner
 
 pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+from latentcap.export.run import Model
+
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
 
 
@@ -50,13 +53,20 @@ def runtime() -> Path:
 
 
 @pytest.mark.slow
-def test_the_page_captions_as_python_does(browser: Any, runtime: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("bits", [32, 8])
+def test_the_page_captions_as_python_does(bits: int, browser: Any, runtime: Path, tmp_path: Path) -> None:
     tiny_captioner().save(tmp_path / "model")
-    assert main(["web", str(tmp_path / "model"), str(tmp_path / "out"), "--runtime", str(runtime)]) == 0
-    paths = [tmp_path / f"{number}.png" for number in range(10)]
+    (tmp_path / "images").mkdir()
+    paths = [tmp_path / "images" / f"{number}.png" for number in range(10)]
     for number, path in enumerate(paths):
         picture(70 + 13 * number, 120 - 8 * number, seed=number).save(path)
-    expected = Captioner.from_pretrained(tmp_path / "model", dtype=torch.float32).caption([*map(str, paths)])
+    how = ["--int8", str(tmp_path / "images")] if bits == 8 else []
+    assert main(["web", str(tmp_path / "model"), str(tmp_path / "out"), "--runtime", str(runtime), *how]) == 0
+    assert main(["onnx", str(tmp_path / "model"), str(tmp_path / "graphs"), *how]) == 0
+    expected = [entry["caption"] for entry in Model(tmp_path / "graphs").caption([[path] for path in paths])]
+    if bits == 32:
+        captioner = Captioner.from_pretrained(tmp_path / "model", dtype=torch.float32)
+        assert expected == [caption.text for caption in captioner.caption([*map(str, paths)])]
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "out")))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}/"
@@ -71,7 +81,7 @@ def test_the_page_captions_as_python_does(browser: Any, runtime: Path, tmp_path:
         for path, caption in zip(paths, expected, strict=True):
             page.set_input_files("#file", str(path))
             page.wait_for_selector("#caption:not([hidden])", timeout=60_000)
-            assert page.inner_text("#caption") == caption.text
+            assert page.inner_text("#caption") == caption
             if path is paths[0]:
                 assert "first caption" in page.inner_text("#seconds")
         (tmp_path / "broken.png").write_text("no image")

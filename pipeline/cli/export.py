@@ -27,7 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=f"latentcap export {verb}", description=f"Write {VERBS[verb]}.")
     parser.add_argument("model", type=find_model, metavar="MODEL", help=WHICH)
     parser.add_argument("folder", type=Path, metavar="OUT", help="the folder to write, new or empty")
-    parser.add_argument("--half", action="store_true", help="store weights in half precision: half the size")
+    kept = parser.add_mutually_exclusive_group()
+    kept.add_argument("--half", action="store_true", help="store weights in half precision: half the size")
+    kept.add_argument(
+        "--int8", type=Path, metavar="IMAGES",
+        help="store and multiply CNN and matrices in 8 bits: a quarter of the size; IMAGES, a folder or tar of a few "
+        "hundred, are those that its ranges are measured on",
+    )  # fmt: skip
     parser.add_argument("--heads", metavar="V+T", help="export only the first V visual and T text heads")
     if verb == "web":
         parser.add_argument(
@@ -42,11 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise UserError(
             f"exporting needs the extra 'export': pip install 'latentcap[export]' ({error.name} is missing)."
         ) from None
+    how = {"half": options.half, "int8": options.int8, "heads": options.heads}
     if verb == "web":
-        export_web(options.model, options.folder, runtime=options.runtime, half=options.half, heads=options.heads)
+        export_web(options.model, options.folder, runtime=options.runtime, **how)
         use = f"Serve it: python -m http.server -d {options.folder}"
     else:
-        export_onnx(options.model, options.folder, half=options.half, heads=options.heads)
+        export_onnx(options.model, options.folder, **how)
         use = f"Caption with: python {options.folder / 'run.py'} IMAGES"
     size = sum(path.stat().st_size for path in options.folder.iterdir()) / 1e6
     print(f"{options.folder}: {size:.1f} MB. {use}")

@@ -10,6 +10,7 @@ from typing import Any
 
 from latentcap.data.errors import UserError
 from latentcap.export.graphs import STATES, make_graphs
+from latentcap.export.int8 import in_int8
 from latentcap.export.weights import in_half, save_graph
 from latentcap.model.prune import parse_budget, set_budget
 from latentcap.saved_model import SavedModel
@@ -19,15 +20,20 @@ FILES = ("encode.onnx", "step.onnx", "tokenizer.json", "config.json", "run.py")
 SEARCH = ("beam_size", "max_length", "min_length", "length_penalty")
 
 
-def export_onnx(model: Path, folder: Path, *, half: bool = False, heads: str | None = None) -> None:
+def export_onnx(
+    model: Path, folder: Path, *, half: bool = False, int8: Path | None = None, heads: str | None = None
+) -> None:
     """Write a model folder as ``FILES``.
 
     Args:
         half: weights are stored in half precision, and computed with in float32.
+        int8: a folder or tar of images: CNN and matrices are stored and multiplied in 8 bits, with ranges measured on
+            these.
         heads: a head budget such as "1+1": only the first visual + text heads are exported.
 
     Raises:
-        UserError: ``folder`` holds other things, the model is not whole, or has what is not exported.
+        UserError: ``folder`` holds other things, the model is not whole, or has what is not exported; there are no
+            images to measure ranges on.
     """
     check_folder(folder, FILES)
     saved = SavedModel.read(model)
@@ -35,6 +41,8 @@ def export_onnx(model: Path, folder: Path, *, half: bool = False, heads: str | N
         set_budget(saved.model, *parse_budget(heads))
     check_exportable(saved, model)
     graphs = make_graphs(saved.model, saved.image, saved.tokenizer.never_generated)
+    if int8 is not None:
+        graphs = in_int8(graphs, int8, saved.image)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").unlink(missing_ok=True)
     for name, graph in graphs.items():

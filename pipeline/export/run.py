@@ -13,6 +13,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -76,31 +77,36 @@ def resize(image: Image.Image, size: tuple[int, int], kind: str) -> np.ndarray:
     """RGB bytes (H, W, 3) at ``size`` (W, H), to the last bit as PyTorch resizes bytes with antialiasing."""
     if kind not in FILTERS:
         return np.asarray(image.resize(size, Image.Resampling[kind.upper()]))
-    pixels = np.asarray(image)
+    pixels = np.asarray(image).astype(np.int32)
     for axis, length in ((1, size[0]), (0, size[1])):
-        weights, bits = resize_weights(pixels.shape[axis], length, kind)
-        sums = np.tensordot(pixels.astype(np.float64), weights, (axis, 1))  # sums of whole numbers are exact
-        sums = np.floor((np.moveaxis(sums, -1, axis) + 2 ** (bits - 1)) / 2**bits)
-        pixels = sums.clip(0, 255).astype(np.uint8)
-    return pixels
+        places, weights, bits = resize_weights(pixels.shape[axis], length, kind)
+        along = [length if axis == each else 1 for each in range(3)]
+        sums = sum(
+            pixels.take(place, axis) * weight.reshape(along) for place, weight in zip(places, weights, strict=True)
+        )
+        pixels = ((sums + (1 << (bits - 1))) >> bits).clip(0, 255)
+    return pixels.astype(np.uint8)
 
 
-def resize_weights(before: int, after: int, kind: str) -> tuple[np.ndarray, int]:
-    """What each old pixel gives to each new one, (after, before), as whole numbers of 16 bits; and how many are behind
-    the point."""
+@lru_cache(maxsize=16)
+def resize_weights(before: int, after: int, kind: str) -> tuple[np.ndarray, np.ndarray, int]:
+    """Which old pixels each new one is made of, and what each gives, both (pixels, after): whole numbers of at most 16
+    bits; and how many of the bits are behind the point."""
     reach, curve = FILTERS[kind]
     scale = before / after
     stretch = max(scale, 1.0)
-    centre, place = scale * (np.arange(after)[:, None] + 0.5), np.arange(before)[None]
+    centre = scale * (np.arange(after) + 0.5)
     first = np.maximum((centre - reach * stretch + 0.5).astype(int), 0)
     end = np.minimum((centre + reach * stretch + 0.5).astype(int), before)
+    place = first + np.arange((end - first).max())[:, None]
     distance = np.abs((place - centre + 0.5) / stretch)
-    weights = np.where((place >= first) & (place < end) & (distance < reach), curve(distance), 0.0)
-    weights /= weights.sum(1, keepdims=True)
+    weights = np.where((place < end) & (distance < reach), curve(distance), 0.0)
+    weights /= weights.sum(0)
     bits = 0
     while bits < 22 and int(0.5 + weights.max() * 2 ** (bits + 1)) < 2**15:
         bits += 1
-    return np.trunc(weights * 2**bits + np.copysign(0.5, weights)), bits
+    whole = np.trunc(weights * 2**bits + np.copysign(0.5, weights)).astype(np.int32)
+    return np.minimum(place, before - 1), whole, bits
 
 
 # Search ---------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from latentcap.data.errors import UserError
 from latentcap.export.folder import check_folder, describe, export_onnx
@@ -19,10 +20,8 @@ FILES = ("index.html", "config.json", *PAGE, *RUNTIME, *GRAPHS)
 RESIZED = ("bilinear", "bicubic")
 
 
-def export_web(
-    model: Path, folder: Path, *, runtime: Path | None = None, half: bool = False, heads: str | None = None
-) -> None:
-    """Write the folder, which any web server serves. Arguments and errors are those of :func:`export_onnx`.
+def export_web(model: Path, folder: Path, *, runtime: Path | None = None, **how: Any) -> None:
+    """Write the folder, which any web server serves. ``how`` and errors are those of :func:`export_onnx`.
 
     ``runtime`` is npm's package onnxruntime-web, or a folder with its files; by default that of ``node_modules`` here.
     """
@@ -35,7 +34,7 @@ def export_web(
             f"{' and '.join(RESIZED)}. Export it with latentcap export onnx."
         )
     with tempfile.TemporaryDirectory() as made:
-        export_onnx(model, Path(made), half=half, heads=heads)
+        export_onnx(model, Path(made), **how)
         folder.mkdir(parents=True, exist_ok=True)
         for name in GRAPHS:
             shutil.copyfile(Path(made, name), folder / name)
