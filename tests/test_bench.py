@@ -197,6 +197,7 @@ def test_serving_under_load(tmp_path: Path) -> None:
     (section,) = json.loads(out.read_text(encoding="utf-8"))["serve"]
     assert [row["clients"] for row in section["rows"]] == [1, 8, 64]
     assert all(row["errors"] == 0 and row["requests"] == 16 for row in section["rows"])
+    assert all(row["MB"] > 50 and row["of batch, by core ms"] > 0 for row in section["rows"])
     assert section["rows"][0]["p50 of in-process"] > 0
 
 

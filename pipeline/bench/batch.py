@@ -252,7 +252,7 @@ def _measure(source: Path, model: Path, output: Path, device: str) -> dict[str, 
     first, interrupted, peak = None, False, 0
     while process.poll() is None:
         time.sleep(0.01)
-        now, peak = time.perf_counter(), max(peak, peak_kib(process.pid))
+        now, peak = time.perf_counter(), max(peak, kib(process.pid, "VmHWM"))
         if first is None and output.is_file() and output.stat().st_size > before:
             first = now
         if first is not None and now - first > MEASURED_SECONDS and not interrupted:
@@ -266,10 +266,10 @@ def _measure(source: Path, model: Path, output: Path, device: str) -> dict[str, 
     return {"first": first - start, "rate": lines / (time.perf_counter() - first), "peak": peak / 1024}
 
 
-def peak_kib(process: int) -> int:
-    """The most memory that a running process has held, in KiB; 0 where it has ended."""
+def kib(process: int, what: str) -> int:
+    """KiB that a running process holds (VmRSS), or the most that it has held (VmHWM); 0 where it has ended."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:
         return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
+    return next((int(line.split()[1]) for line in lines if line.startswith(what)), 0)

@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from latentcap.cli.model_option import add_model_option
 from latentcap.data.errors import UserError
@@ -45,13 +45,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_model_option(parser, more="; for captioning, batch, video and serve")
     add("--images", type=Path, metavar="FOLDER|TAR", help="images to caption (default: scenes that are drawn for it)")
     add("--repeats", type=int, default=5, metavar="N", help="measurements of each contender (default: %(default)s)")
+    add("--requests", type=int, default=2_000, metavar="N", help="of serve, for each row (default: %(default)s)")
     add("--threads", type=int, metavar="N", help="CPU threads (default: PyTorch's choice)")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="what to measure (default: %(default)s)")
     add("--markdown", type=Path, metavar="OUT.md", help="also write the tables to this file")
     add("--json", type=Path, metavar="OUT.json", help="also write all numbers to this file")
     add("--quick", action="store_true", help="tiny models: see that it runs, the numbers mean nothing")
     options = parser.parse_args(arguments)
-    for name in ("repeats", "threads"):
+    for name in ("repeats", "requests", "threads"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UserError(f"--{name} {value}: give 1 or more.")
@@ -120,7 +121,9 @@ def check(options: argparse.Namespace, chosen: Sequence[str]) -> None:
 
 def measure(name: str, setting: Setting, options: argparse.Namespace) -> list[Section]:
     """The sections of one benchmark, which is the module of that name."""
-    more = {"folder": options.model, "images": options.images} if name in MODEL_BENCHMARKS else {}
+    more: dict[str, Any] = {"folder": options.model, "images": options.images} if name in MODEL_BENCHMARKS else {}
+    if name == "serve":
+        more["requests"] = options.requests
     sections: list[Section] = importlib.import_module(f"latentcap.bench.{name}").bench(setting, **more)
     return sections
 

@@ -6,8 +6,10 @@ output channel of a weight; matrices and tables of embeddings by their own range
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,7 +18,6 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
-from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 from latentcap.data.batches.image_config import ImageConfig
 from latentcap.data.batches.transforms import fit_image, load_image
@@ -33,17 +34,17 @@ def in_int8(graphs: dict[str, onnx.ModelProto], images: Path, config: ImageConfi
 
     Raises UserError where there are none that can be read.
     """
-    encode = graphs["encode"]
+    plain = {name: _without_changed_weights(graph) for name, graph in graphs.items()}
+    encode = plain["encode"]
     given = _Calibration(calibration_images(images, config), encode)
-    with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as made, _no_advice():
         file = Path(made, "encode.onnx")
-        add_pre_process_metadata(encode)  # else it advises to work out shapes, which are in the graph
         quantize_static(
             encode, file, given, op_types_to_quantize=CONVOLUTIONS, per_channel=True,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
         )  # fmt: skip
-        encode = onnx.load(file)
-        return {name: _matrices_in_int8(graph) for name, graph in {**graphs, "encode": encode}.items()}
+        plain["encode"] = onnx.load(file)
+        return {name: _matrices_in_int8(graph) for name, graph in plain.items()}
 
 
 def calibration_images(source: Path, config: ImageConfig) -> Iterator[np.ndarray]:
@@ -65,7 +66,7 @@ def calibration_images(source: Path, config: ImageConfig) -> Iterator[np.ndarray
         )
 
 
-class _Calibration(CalibrationDataReader):  # type: ignore[misc]
+class _Calibration(CalibrationDataReader):
     """What the graph is fed with: each image as the only view of an example without context."""
 
     def __init__(self, images: Iterator[np.ndarray], encode: onnx.ModelProto) -> None:
@@ -86,28 +87,38 @@ class _Calibration(CalibrationDataReader):  # type: ignore[misc]
 
 
 def _matrices_in_int8(graph: onnx.ModelProto) -> onnx.ModelProto:
-    graph = _without_transposed_weights(graph)
-    add_pre_process_metadata(graph)
     with tempfile.TemporaryDirectory() as made:
         file = Path(made, "graph.onnx")
         quantize_dynamic(graph, file, op_types_to_quantize=MATRICES, per_channel=True, weight_type=QuantType.QInt8)
         return onnx.load(file)
 
 
-def _without_transposed_weights(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with each transposed weight as a weight of its own, for only such are seen to be matrices."""
+@contextmanager
+def _no_advice() -> Iterator[None]:
+    """Without what onnxruntime says to those who quantise by hand: to prepare the graph, not to do it twice."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _without_changed_weights(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with each transposed or repeated weight as a weight of its own, for only such are quantised."""
     weights = {tensor.name: tensor for tensor in graph.graph.initializer}
     nodes = []
     for node in graph.graph.node:
-        if node.op_type == "Transpose" and node.input[0] in weights:
+        if node.op_type in ("Transpose", "Identity") and node.input[0] in weights:
             axes = [attribute.ints for attribute in node.attribute if attribute.name == "perm"]
-            values = numpy_helper.to_array(weights[node.input[0]]).transpose(*axes)
-            graph.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values), node.output[0]))
+            values = numpy_helper.to_array(weights[node.input[0]])
+            values = np.ascontiguousarray(values.transpose(*axes)) if node.op_type == "Transpose" else values
+            weights[node.output[0]] = numpy_helper.from_array(values, node.output[0])
         else:
             nodes.append(node)
     read = {name for node in nodes for name in node.input}
-    kept = [tensor for tensor in graph.graph.initializer if tensor.name in read]
-    del graph.graph.node[:], graph.graph.initializer[:]
-    graph.graph.node.extend(nodes)
-    graph.graph.initializer.extend(kept)
-    return graph
+    plain = onnx.ModelProto()
+    plain.CopyFrom(graph)
+    del plain.graph.node[:], plain.graph.initializer[:]
+    plain.graph.node.extend(nodes)
+    plain.graph.initializer.extend(tensor for name, tensor in weights.items() if name in read)
+    return plain
