@@ -21,7 +21,7 @@ from latentcap.data.batches.views import ViewSlots, in_slots
 from latentcap.data.errors import UserError
 from latentcap.data.image import ImageRef, to_rgb
 from latentcap.in_the_box import find_model
-from latentcap.inference.engine import choose_engine
+from latentcap.inference.engine import asked_engine, choose_engine
 from latentcap.inference.folded_model import FoldedModel
 from latentcap.inference.precision import fast_dtype
 from latentcap.model.caption_model import CaptionModel
@@ -97,9 +97,9 @@ class Captioner:
             folder: its path, the name of a model in the box such as "photos", or "user/name" on the hub; a model folder
                 of that name comes first.
             dtype: what the CNN and the products of the decoder are computed in; by default bfloat16 where the processor
-                has it.
+                has it, float32 by "onnxruntime".
             heads: a head budget such as "1+1": only the first visual + text heads are kept (all, by default).
-            engine: what runs the CNN, "openvino" or "torch"; by default the fastest that is installed.
+            engine: what runs the CNN, "openvino", "onnxruntime" or "torch"; by default the fastest that is installed.
             revision: of a repository on the hub: a branch, a tag or a commit.
 
         Raises:
@@ -107,7 +107,7 @@ class Captioner:
                 heads.
         """
         device = torch.device(device)
-        dtype = dtype or fast_dtype(device)
+        dtype = dtype or (torch.float32 if asked_engine(engine) == "onnxruntime" else fast_dtype(device))
         engine = choose_engine(engine, device, dtype)
         saved = SavedModel.read(find_model(folder, revision), compiled=dtype if engine == "openvino" else None)
         if heads is not None:

@@ -12,7 +12,7 @@ Balance: TypeAlias = Literal["bias", "loss"]
 Gates: TypeAlias = Literal["heads", "output", "both"]
 Position: TypeAlias = Literal["latents", "keys"]
 
-ENGINES = ("openvino", "torch")  # what can run a CNN that is not being trained
+ENGINES = ("openvino", "onnxruntime", "torch")  # what can run a CNN that is not being trained
 
 
 @dataclass

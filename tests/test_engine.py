@@ -42,13 +42,19 @@ def backbone(trainable: str | int = "none", **more: object) -> Backbone:
     return net.eval()
 
 
+@pytest.fixture(params=["openvino", "onnxruntime"])
+def engine(request: pytest.FixtureRequest) -> str:
+    pytest.importorskip(request.param)
+    return str(request.param)
+
+
 @pytest.mark.parametrize(("examples", "views"), [(1, 1), (3, 2), (5, 1)])
-def test_regions_are_those_of_torch(examples: int, views: int) -> None:
+def test_regions_are_those_of_torch(engine: str, examples: int, views: int) -> None:
     net = backbone()
     images = torch.randn(examples, views, 3, 72, 72)
     with torch.inference_mode():
         torch.testing.assert_close(
-            inference_backbone(net, torch.float32, engine="openvino")(images), net(images), rtol=1e-3, atol=1e-4
+            inference_backbone(net, torch.float32, engine=engine)(images), net(images), rtol=1e-3, atol=1e-4
         )
 
 
@@ -61,18 +67,18 @@ def test_another_stage_and_grey_images() -> None:
         )
 
 
-def test_frozen_layers_of_a_backbone_trained_in_part() -> None:
+def test_frozen_layers_of_a_backbone_trained_in_part(engine: str) -> None:
     net = backbone(trainable="2")
     assert net.split is not None
     images = torch.randn(3, 3, 72, 72)
     with torch.inference_mode():
-        found = inference_frozen_layers(net, torch.float32, engine="openvino")(images)
+        found = inference_frozen_layers(net, torch.float32, engine=engine)(images)
         torch.testing.assert_close(found, net.split.stem(images), rtol=1e-3, atol=1e-4)
 
 
-def test_threads_share_one_network() -> None:
+def test_threads_share_one_network(engine: str) -> None:
     net = backbone()
-    network = inference_backbone(net, torch.float32, engine="openvino")
+    network = inference_backbone(net, torch.float32, engine=engine)
     batches = [torch.randn(size, 1, 3, 72, 72) for size in (1, 4, 2, 3, 1, 5)]
     with ThreadPoolExecutor(3, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         found = list(pool.map(network, batches))
@@ -130,9 +136,16 @@ def test_captions_are_the_same() -> None:
     captioner = tiny_captioner()
     images = [Image.new("RGB", (70, 60), colour) for colour in ("red", "green", "navy")]
     found = {}
-    for captioner.engine in ("torch", "openvino"):
+    for captioner.engine in ("torch", "openvino", "onnxruntime"):
         found[captioner.engine] = [(entry.text, round(entry.score, 3)) for entry in captioner.caption(images)]
-    assert found["torch"] == found["openvino"]
+    assert found["torch"] == found["openvino"] == found["onnxruntime"]
+
+
+def test_onnxruntime_computes_in_float32(tmp_path: Path) -> None:
+    tiny_captioner().save(tmp_path / "model")
+    assert Captioner.from_pretrained(tmp_path / "model", engine="onnxruntime").dtype == torch.float32
+    with pytest.raises(UserError, match=r"onnxruntime' computes in float32 on a CPU, not in torch.bfloat16"):
+        Captioner.from_pretrained(tmp_path / "model", engine="onnxruntime", dtype=torch.bfloat16)
 
 
 def test_the_engine_is_chosen_by_device_and_precision(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +155,7 @@ def test_the_engine_is_chosen_by_device_and_precision(monkeypatch: pytest.Monkey
     monkeypatch.setenv("LATENTCAP_ENGINE", "torch")
     assert choose_engine(None, CPU, torch.float32) == "torch"
     assert choose_engine("openvino", CPU, torch.float32) == "openvino"
-    with pytest.raises(UserError, match="Engines: openvino, torch"):
+    with pytest.raises(UserError, match="Engines: openvino, onnxruntime, torch"):
         choose_engine("tensorrt", CPU, torch.float32)
     with pytest.raises(UserError, match="float32 or bfloat16 on a CPU"):
         choose_engine("openvino", CPU, torch.float16)
@@ -150,6 +163,8 @@ def test_the_engine_is_chosen_by_device_and_precision(monkeypatch: pytest.Monkey
     assert choose_engine(None, CPU, torch.float32) == "torch"
     with pytest.raises(UserError, match="pip install openvino"):
         choose_engine("openvino", CPU, torch.float32)
+    with pytest.raises(UserError, match="needs the extra 'export'"):
+        choose_engine("onnxruntime", CPU, torch.float32)
 
 
 START = """

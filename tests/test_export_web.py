@@ -72,6 +72,7 @@ def test_the_page_captions_as_python_does(bits: int, browser: Any, runtime: Path
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}/"
     page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme="dark")
+    page.set_default_timeout(120_000)
     faults: list[str] = []
     asked: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
@@ -81,7 +82,7 @@ def test_the_page_captions_as_python_does(bits: int, browser: Any, runtime: Path
         page.goto(address)
         for path, caption in zip(paths, expected, strict=True):
             page.set_input_files("#file", str(path))
-            page.wait_for_selector("#caption:not([hidden])", timeout=60_000)
+            page.wait_for_selector("#caption:not([hidden])")
             assert page.inner_text("#caption") == caption
             if path is paths[0]:
                 assert "first caption" in page.inner_text("#seconds")

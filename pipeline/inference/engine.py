@@ -1,5 +1,7 @@
 """What runs a CNN that is not being trained: OpenVINO on a CPU, where it is installed, else PyTorch.
 
+onnxruntime is there for those who ask for it.
+
 OpenVINO multiplies at the speed of the processor's own matrix units and runs depthwise convolutions as fast as the
 rest, which PyTorch's CPU kernels do not. What it compiled is kept on disk by the network's hash: the second start reads
 it.
@@ -24,6 +26,7 @@ from torch import Tensor, nn
 from latentcap.config import ENGINES, BackboneConfig
 from latentcap.data.errors import UserError
 from latentcap.data.files import written_whole
+from latentcap.inference.onnx_network import OnnxNetwork
 from latentcap.model.stored_backbone import BackboneFacts, StoredBackbone, weights_hash
 
 if TYPE_CHECKING:
@@ -38,18 +41,28 @@ TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 0.1}  # relative, of the norm
 Network = Callable[[Tensor], Tensor]
 
 
+def asked_engine(given: str | None) -> str | None:
+    """The engine that was asked for, by an argument or by the environment."""
+    return given or os.environ.get(VARIABLE) or None
+
+
 def choose_engine(wanted: str | None, device: torch.device, dtype: torch.dtype) -> str:
     """The engine for a device and a precision: the wanted one, else the fastest that is installed.
 
     Raises UserError for one that is unknown, not installed, or not made for the device or the precision.
     """
-    wanted = wanted or os.environ.get(VARIABLE) or None
+    wanted = asked_engine(wanted)
     installed = importlib.util.find_spec("openvino") is not None
     fits = device.type == "cpu" and dtype in PRECISIONS
     if wanted is None:
         return "openvino" if installed and fits else "torch"
     if wanted not in ENGINES:
         raise UserError(f"engine '{wanted}': there is none of that name. Engines: {', '.join(ENGINES)}.")
+    if wanted == "onnxruntime":
+        if not all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime")):
+            raise UserError("engine 'onnxruntime' needs the extra 'export': pip install 'latentcap[export]'.")
+        if device.type != "cpu" or dtype != torch.float32:
+            raise UserError(f"engine 'onnxruntime' computes in float32 on a CPU, not in {dtype} on {device.type}.")
     if wanted == "openvino" and not installed:
         raise UserError("engine 'openvino' is not installed: pip install openvino. Without it, the engine is torch.")
     if wanted == "openvino" and not fits:
@@ -64,9 +77,12 @@ def inference_backbone(
 
     Weights are those of this moment. The result follows no later change, and several threads may call it.
     """
-    if choose_engine(engine, _device(backbone), dtype) == "openvino":
+    chosen, size = choose_engine(engine, _device(backbone), dtype), backbone.data_config["input_size"]
+    if chosen == "onnxruntime":
+        graph = OnnxNetwork(lambda: _Regions(_folded(backbone, torch.float32)), size)
+        return lambda images: _views_apart(graph, images)
+    if chosen == "openvino":
         name = weights_hash(backbone.config, backbone.state_dict())
-        size = backbone.data_config["input_size"]
         network = OpenVINONetwork(lambda: _Regions(_folded(backbone, torch.float32)), name, size, dtype)
         if _is_verified(name, dtype) or network.is_right():
             _keep_facts(name, dtype, backbone)
@@ -78,10 +94,12 @@ def inference_frozen_layers(backbone: Backbone, dtype: torch.dtype, *, engine: s
     """The same of the frozen layers of a backbone that is trained in part: images (B, C, H, W) to maps (B, c, h, w)."""
     from latentcap.inference.folded_backbone import inference_stem
 
-    if choose_engine(engine, _device(backbone), dtype) == "openvino":
+    chosen, size = choose_engine(engine, _device(backbone), dtype), backbone.data_config["input_size"]
+    if chosen == "onnxruntime":
+        return OnnxNetwork(lambda: inference_stem(backbone, torch.float32), size)
+    if chosen == "openvino":
         assert backbone.split is not None
         name = weights_hash(backbone.config, backbone.split.stem.state_dict())
-        size = backbone.data_config["input_size"]
         network = OpenVINONetwork(lambda: inference_stem(backbone, torch.float32), name, size, dtype)
         if network.is_right():
             return network
