@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import threading
 import warnings
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -26,14 +27,15 @@ class OnnxNetwork:
     """
 
     def __init__(self, make: Callable[[], nn.Module], size: tuple[int, int, int]) -> None:
-        file, axes = io.BytesIO(), {"images": {0: "batch"}, "found": {0: "batch"}}
-        with torch.inference_mode(), warnings.catch_warnings():
+        axes = {"images": {0: "batch"}, "found": {0: "batch"}}
+        with TemporaryDirectory() as made, torch.inference_mode(), warnings.catch_warnings():
+            file = Path(made, "graph.onnx")
             warnings.simplefilter("ignore")  # shapes that a trace takes for constants are constants here
             torch.onnx.export(
                 make(), (torch.zeros(2, *size),), file, input_names=["images"], output_names=["found"],
                 dynamic_axes=axes, opset_version=OPSET, dynamo=False,
             )  # fmt: skip
-        self._graph = file.getvalue()
+            self._graph = file.read_bytes()
         self._sessions: dict[int, Any] = {}
         self._lock = threading.Lock()
 
