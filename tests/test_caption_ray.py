@@ -129,7 +129,7 @@ def test_a_model_that_actors_cannot_load_is_told(ray: Any, model: Path, tmp_path
     shutil.copytree(model, folder)
     engine = RayEngine(WorkerSettings(str(folder)), {})
     shutil.rmtree(folder)
-    with pytest.raises(UserError, match=r"cannot go on: /.*config\.json: cannot be read.*on all nodes"):
+    with pytest.raises(UserError, match=r"cannot go on: /.*config\.json: cannot be read.*All nodes need"):
         list(engine.map(iter([[Input("x", ())]])))
 
 

@@ -3,6 +3,7 @@
     blocks ──> queue ──> source (a task that streams) ──> map_batches by a pool of actors ──> records, in order
 
 The driver lists the inputs and keeps the journal, as on one machine; only blocks on their way are in the cluster.
+Where a node dies, the pipeline begins anew on the others, with the blocks whose records have not come.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import json
 import logging
 import os
 import pickle
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,10 @@ from latentcap.inference.memory import keep_freed_memory
 
 START = b""  # comes first in the queue
 GPU_THREADS = 4  # of an actor with a GPU: one computes while the others decode
+STARTS = 3  # of a pipeline in a row that give no record
+LOOK_SECONDS = 5.0  # between looks at what nodes there are
+
+logger = logging.getLogger(__name__)
 
 
 class CaptioningActor:
@@ -60,7 +65,8 @@ class RayEngine(Engine):
     Args:
         settings: what each actor loads. An empty device is a GPU where the cluster has one.
         search: settings of the search that differ from the model's own.
-        actors: how many, each with a GPU or else ``cpus`` cores; by default as many as the cluster's nodes hold now.
+        actors: how many, each with a GPU or else ``cpus`` cores; by default as many as the cluster's nodes hold, more
+            when nodes come.
         cpus: cores of each actor and threads in it, which share its model; for an actor with a GPU its threads alone.
 
     Raises:
@@ -79,20 +85,14 @@ class RayEngine(Engine):
         batch_size: int = BATCH,
     ) -> None:
         self.search = Worker.load(replace(settings, device="cpu", dtype=None)).captioner.search_config(**search)
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes = _nodes()
         on_gpu = settings.device.startswith("cuda") if settings.device else any(node.get("GPU", 0) for node in nodes)
         self.device = "cuda" if on_gpu else settings.device or "cpu"  # an actor sees its own GPU alone
         self.workers = cpus or (GPU_THREADS if on_gpu else 1)
         self.cpus = None if on_gpu else self.workers
         self.gpus = 1 if on_gpu else None
-        held = sum(int(node.get("GPU", 0) if on_gpu else node.get("CPU", 0) // self.workers) for node in nodes)
-        if not (actors or held):
-            needed = "a GPU" if on_gpu else f"{self.workers} cores"
-            raise UserError(
-                f"no node of the cluster has {needed}. Choose another --device or fewer --num-cpus, or give "
-                "--num-actors to wait for nodes to come."
-            )
-        self.devices = actors or held
+        self.actors = actors
+        self.devices = self._room()
         self.settings = replace(settings, model=os.path.abspath(settings.model), device=self.device, search=self.search)
         self.model = model_hash(Path(settings.model))
         self.batch_size = batch_size
@@ -103,33 +103,68 @@ class RayEngine(Engine):
         Raises:
             UserError: actors cannot load the model, or die again and again.
         """
+        under_way: deque[Block] = deque()
+        failures = 0
+        while True:
+            try:
+                for records in self._run(under_way, blocks):
+                    failures = 0
+                    yield records
+                return
+            except RayError as error:
+                failures += 1
+                if failures == STARTS or _told_by_us(error):
+                    raise UserError(
+                        f"the Ray cluster cannot go on: {_reason(error)} What was captioned before is kept, and the "
+                        "same command goes on. All nodes need latentcap, and have to be able to read the model folder."
+                    ) from None
+                logger.warning("a node or an actor has died (%s); going on with those that are left", _reason(error))
+                time.sleep(failures)  # until the cluster knows which
+
+    def _run(self, under_way: deque[Block], blocks: Iterator[Block]) -> Iterator[list[Record]]:
+        """The records of the blocks ``under_way`` and of those to come; a block is under way until they are there."""
         here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
         queue = Queue(actor_options={"num_cpus": 0, "label_selector": here})
-        queue.put(START)
-        waiting: deque[int] = deque()  # sizes of the blocks that are under way
-        window = 2 * self.devices * (self.workers + 1)
+        self.devices, looked = self._room(), time.monotonic()
 
-        def feed(count: int) -> None:
-            for block in islice(blocks, count):
-                waiting.append(len(block))
-                queue.put(pickle.dumps([_absolute(item) for item in block]))
+        def hand_out(block: Block) -> None:
+            queue.put(pickle.dumps([_absolute(item) for item in block]))
+
+        def feed() -> None:
+            while len(under_way) < 2 * self.devices * (self.workers + 1):
+                block = next(blocks, None)
+                if block is None:
+                    break
+                under_way.append(block)
+                hand_out(block)
+            if not under_way:
+                queue.put(None)
 
         try:
-            feed(window)
+            queue.put(START)
+            for block in under_way:
+                hand_out(block)
+            feed()
             for row in self._pipeline(queue, here).iter_batches(batch_size=None, prefetch_batches=0):
                 (records,) = map(json.loads, row["records"])
-                assert len(records) == waiting.popleft(), "the pipeline keeps the order of the blocks"
+                assert len(records) == len(under_way.popleft()), "the pipeline keeps the order of the blocks"
                 yield records
-                feed(1)
-                if not waiting:
-                    queue.put(None)
-        except RayError as error:
-            raise UserError(
-                f"the Ray cluster cannot go on: {_reason(error)} What was captioned before is kept, and the same "
-                "command goes on. latentcap has to be installed, and the model folder readable, on all nodes."
-            ) from None
+                if time.monotonic() - looked > LOOK_SECONDS:
+                    self.devices, looked = self._room(), time.monotonic()
+                feed()
         finally:
             queue.shutdown(force=True)
+
+    def _room(self) -> int:
+        """How many actors the cluster has room for now, or is to have. Raises UserError where it has none."""
+        held = sum(int(node.get("GPU", 0) if self.gpus else node.get("CPU", 0) // self.workers) for node in _nodes())
+        if not (self.actors or held):
+            needed = "a GPU" if self.gpus else f"{self.workers} cores"
+            raise UserError(
+                f"no node of the cluster has {needed}. Choose another --device or fewer --num-cpus, or give "
+                "--num-actors to wait for nodes to come."
+            )
+        return self.actors or held
 
     def _pipeline(self, queue: Queue, here: dict[str, str]) -> ray.data.Dataset:
         """Rows of records from the blocks in the queue, up to None. A block of Ray's is one row, a block of ours."""
@@ -153,20 +188,32 @@ class RayEngine(Engine):
                 fn_constructor_args=(self.settings, self.model),
                 batch_size=1,
                 compute=ActorPoolStrategy(
-                    size=self.devices,
+                    min_size=self.devices,
+                    max_size=self.actors,
                     max_concurrent_calls_per_actor=self.workers,
                     max_tasks_in_flight_per_actor=self.workers + 1,
                     enable_true_multi_threading=True,
                 ),
                 num_cpus=self.cpus,
                 num_gpus=self.gpus,
+                max_restarts=0,  # elsewhere there may be no room, and what it was to do would wait for ever
             )
         )
+
+
+def _nodes() -> list[dict[str, float]]:
+    """What each node of the cluster that is alive has."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _absolute(item: Input) -> Input:
     """The input with paths that hold wherever an actor runs."""
     return replace(item, images=tuple(replace(image, path=os.path.abspath(image.path)) for image in item.images))
+
+
+def _told_by_us(error: BaseException) -> bool:
+    """Whether an actor has said what is wrong, which it would say again."""
+    return f"{UserError.__module__}.UserError" in str(error)
 
 
 def _reason(error: BaseException) -> str:

@@ -69,7 +69,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=positive,
         dest="devices",
         metavar="N",
-        help="processes that each hold the model (default: as many as the nodes hold now)",
+        help="processes that each hold the model (default: as many as the nodes hold, more when nodes come)",
     )
     add(
         "--num-cpus",
