@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from latentcap.bench.timing import Section, Setting, autocast, in_turns, milliseconds, ratio, type_name
+from latentcap.bench.validation import beside_an_epoch
 from latentcap.config import BackboneConfig, ContextConfig, DecoderConfig, ModelConfig
 from latentcap.inference.precision import multiplies_bfloat16
 from latentcap.model.caption_model import CaptionModel
@@ -175,4 +176,4 @@ def bench(setting: Setting) -> list[Section]:
         "shared by its captions, all logits computed after the loop.",
         "The goal is for a CPU.",
     ]
-    return [section]
+    return [section, beside_an_epoch(setting)]

@@ -92,12 +92,8 @@ class CaptionModel(nn.Module):
             view_mask: True for views that exist, (B, V). None: all.
             context: None where the model has no context encoder or nothing is known.
         """
-        if cells is not None:
-            assert self.backbone.split is not None
-            regions = self.backbone.split.regions_from(cells.to(self.decoder.bias.dtype))
         if regions is None:
-            assert images is not None
-            regions = self.regions_of(images, view_mask)
+            regions = self.regions(images=images, cells=cells, view_mask=view_mask)
         regions = regions.to(self.decoder.bias.dtype)
         if not self.config.sees_image:
             regions = torch.zeros_like(regions)
@@ -137,8 +133,17 @@ class CaptionModel(nn.Module):
             context_keys=fusion.context_keys(latents),
         )
 
-    def regions_of(self, images: Tensor, view_mask: Tensor | None) -> Tensor:
-        """Images (B, V, 3, H, W) to regions (B, V * h * w, C), 0 for missing views, which no batch statistics see."""
+    def regions(
+        self, *, images: Tensor | None = None, cells: Tensor | None = None, view_mask: Tensor | None = None
+    ) -> Tensor:
+        """Images or cells, as :meth:`encode` takes them, to regions (B, V * h * w, C).
+
+        Those of missing views are 0, and no batch statistics see them.
+        """
+        if cells is not None:
+            assert self.backbone.split is not None
+            return self.backbone.split.regions_from(cells.to(self.decoder.bias.dtype))
+        assert images is not None
         if view_mask is None or images.shape[1] == 1 or bool(view_mask.all()):
             return self.backbone(images)
         seen = self.backbone(images[view_mask].unsqueeze(1))  # (number of images, h * w, C)
