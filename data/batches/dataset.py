@@ -121,10 +121,14 @@ class CaptionDataset(Dataset[Batch]):
         return len(self.examples)
 
     def __getitem__(self, draws: list[Draw]) -> Batch | None:  # type: ignore[override]
-        """The batch of some draws; None where none of its images could be read, unless with ``stand_ins``.
+        """The batch of some draws; None where there are none, or none of their images could be read.
+
+        With ``stand_ins`` another example is read in place of those.
 
         Raises UserError where these are asked for and no image of the data set can be read.
         """
+        if not draws:
+            return None
         examples = [self.examples[draw.example] for draw in draws]
         kept, images = self.source.load(examples, [draw.variant for draw in draws])
         if not kept and self.stand_ins:

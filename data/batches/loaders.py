@@ -48,9 +48,12 @@ def training_loader(
 def evaluation_loader(
     dataset: CaptionDataset, *, batch_size: int, rank: int, world: int, workers: int, pin: bool = False
 ) -> DataLoader[Batch]:
-    """Every example once, this rank's share, with its first caption for the loss."""
+    """Every example once, this rank's share, with its first caption for the loss.
+
+    A rank that has none gets one batch of nothing, for the others wait for what it logs.
+    """
     mine = [Draw(index, (0,), 0) for index in range(rank, len(dataset), world)]
-    batches = FixedBatches([mine[at : at + batch_size] for at in range(0, len(mine), batch_size)])
+    batches = FixedBatches([mine[at : at + batch_size] for at in range(0, max(len(mine), 1), batch_size)])
     return DataLoader(dataset, sampler=batches, **_settings(workers, pin))
 
 

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
 
 from latentcap.captioner import Captioner
 from latentcap.data.errors import UserError, did_you_mean
 from latentcap.training.card import as_typed, model_card
 from latentcap.training.finite_loss import NotFinite
 from latentcap.training.module import CaptionModule, describe
-from latentcap.training.trainer_settings import check_range
 
 logger = logging.getLogger(__name__)
 
@@ -35,42 +34,15 @@ def check_monitor(setting: str, monitor: str | None, trainer: L.Trainer) -> None
     )
 
 
-class EMA(WeightAveraging):
-    """Exponential moving average of the weights, which validation and the model folder use.
+class RandomState(Callback):
+    """Keeps torch's random state in checkpoints, so that a resumed run draws what the uninterrupted one would have.
 
-    The average warms up, d_n = min(decay, (1 + n) / (10 + n)), so that it never drags the random initial weights along:
-    Lightning's ``EMAWeightAveraging`` does, for hundreds of steps of a short run.
-
-    Args:
-        decay: how much of the average stays at each step, once warm; 0 turns the average off.
+    Where several processes train together, each draws from (seed, step, rank) instead: dropout differs between them,
+    and there is nothing to keep.
     """
 
-    def __init__(self, decay: float = 0.998) -> None:
-        check_range("ema.decay", decay, 0, 1)
-
-        @torch.no_grad()
-        def average(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
-            if not averaged[0].is_floating_point():
-                torch._foreach_copy_(averaged, current)
-                return
-            keep = ((1 + count) / (10 + count)).clamp_max(decay)  # stays on the device, which need not be waited for
-            change = torch._foreach_sub(current, averaged)
-            torch._foreach_mul_(change, (1 - keep).to(averaged[0].dtype))
-            torch._foreach_add_(averaged, change)
-
-        super().__init__(multi_avg_fn=average)
-
-    def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
-        """Keep the average where the weights will be: the module is on the CPU still."""
-        super().setup(trainer, module, stage)
-        if self._average_model is not None:
-            count = self._average_model.n_averaged
-            self._average_model.to(trainer.strategy.root_device)
-            self._average_model.n_averaged = count  # which each step asks for: on a GPU it would be waited for
-
-
-class RandomState(Callback):
-    """Keeps torch's random state in checkpoints, so that a resumed run draws what the uninterrupted one would have."""
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.seed = torch.initial_seed()
 
     def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["random_state"] = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
@@ -80,7 +52,10 @@ class RandomState(Callback):
 
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
         state = getattr(self, "loaded", None)
-        if state is not None:
+        if trainer.world_size > 1:
+            place = (self.seed, trainer.current_epoch, batch_idx, trainer.global_rank)
+            torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+        elif state is not None:
             torch.set_rng_state(state["cpu"].cpu())
             if len(state["cuda"]) == torch.cuda.device_count():
                 torch.cuda.set_rng_state_all([entry.cpu() for entry in state["cuda"]])
@@ -98,7 +73,8 @@ class Stopping(EarlyStopping):
 class Checkpoints(ModelCheckpoint):
     """The best checkpoint, and the last: of every epoch, validated or not, better or not.
 
-    A run interrupted while it trains saves ``last`` and leaves ``best`` alone.
+    A run interrupted while it trains saves ``last`` and leaves ``best`` alone. It waits for no other process then,
+    which may have ended, or know of nothing.
     """
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -113,6 +89,7 @@ class Checkpoints(ModelCheckpoint):
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, NotFinite):
             return
+        trainer.strategy.barrier = lambda *args, **settings: None  # type: ignore[method-assign]
         if trainer.training and trainer.global_step > 0:  # while validating, the weights are the averaged ones
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 

@@ -16,7 +16,6 @@ from latentcap.training.parser_messages import HELP, missing_package
 HARMLESS = (
     "LightningCLI.s args parameter is intended",
     "The '.*_dataloader' does not have many workers",
-    "You're using the WeightAveraging callback with a model that overrides",
     "Found keys that are in the model state dict but not in",
     "The number of training batches .* is smaller than the logging interval",
     "Checkpoint directory .* exists and is not empty",
@@ -28,8 +27,12 @@ HARMLESS = (
     ".*GPU available but not used.*",
     ".*module\\(s\\) in eval mode at the start of training",
     ".*isinstance\\(treespec, LeafSpec\\)",
+    "It is recommended to use `self.log\\(.*sync_dist=True",  # of scores that all processes have computed together
 )
 GO_ON = "The same command with --ckpt_path last goes on from the last checkpoint."
+ALONE = (
+    "another process of this training has ended, or cannot be reached any more: what it printed last says why. " + GO_ON
+)
 NO_SPACE = f"no space is left on the disk. Free some, or give another --trainer.default_root_dir. {GO_ON}"
 MEANINGS = (  # \1 is the first group of the pattern
     ("No supported gpu backend", "trainer.accelerator is gpu, and PyTorch finds no GPU here: leave the setting out."),
@@ -52,6 +55,12 @@ MEANINGS = (  # \1 is the first group of the pattern
         "memory is full: halve --data.batch_size and double --trainer.accumulate_grad_batches, which trains alike. "
         + GO_ON,
     ),
+    (
+        "EADDRINUSE",
+        "the port on which the processes of a training meet is taken: give torchrun another --master-port, or set "
+        "MASTER_PORT.",
+    ),
+    ("gloo/|NCCL|TCPStore|client socket has timed out|Connection (closed|reset) by peer", ALONE),
     ("file write failed|unexpected pos|No space left", NO_SPACE),
     (
         "DataLoader worker",

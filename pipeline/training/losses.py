@@ -14,6 +14,7 @@ from latentcap.model.caption_model import CaptionModel
 from latentcap.model.decoder import Decoder
 from latentcap.model.fusion import Attention, Memory
 from latentcap.training.optim import OptimConfig
+from latentcap.training.processes import share_of
 
 
 def training_loss(
@@ -35,8 +36,11 @@ def training_loss(
     """
     parts: dict[str, Tensor] = {}
     loss = memory.summary.new_zeros((), dtype=torch.float32)
-    if settings.caption_weight > 0 and (tokens[..., 1:] != 0).any():  # else no example of the batch has a caption
-        loss = settings.caption_weight * caption_loss(model, memory, tokens, settings=settings, progress=progress)
+    words = (tokens[..., 1:] != 0).sum()
+    share = share_of(words)  # asked for by all processes, for they wait for each other
+    if settings.caption_weight > 0 and words:  # else no example of the batch has a caption
+        own = caption_loss(model, memory, tokens, settings=settings, progress=progress)
+        loss = settings.caption_weight * share * own
     if labels and model.labels is not None and memory.pooled is not None:
         parts["label_loss"] = model.labels.loss(memory.pooled, labels)
         loss = loss + settings.label_weight * parts["label_loss"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,17 @@ from latentcap.data.batches.image_config import ImageConfig
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
 from latentcap.in_the_box import find_model
+from latentcap.inference.folded_model import FoldedModel
 from latentcap.inference.precision import fast_dtype, use_tensor_cores
 from latentcap.metrics import CaptionMetrics
 from latentcap.model.caption_model import CaptionModel
+from latentcap.model.fusion import Memory
 from latentcap.model.label_scores import label_scores
 from latentcap.progress import Progress
 from latentcap.saved_model import read_settings
 from latentcap.search.captions import search_captions
 from latentcap.search.config import SearchConfig
+from latentcap.search.generation import Hypothesis
 from latentcap.training.cached_regions import frozen_layers
 from latentcap.training.fine_tuning import check_sizes, start_model
 from latentcap.training.learned import KEY, Learned
@@ -229,9 +233,9 @@ class CaptionModule(L.LightningModule):
             if self.optim.caption_weight > 0:
                 self.log(f"{split}/loss", 0.0, batch_size=0, sync_dist=True)
             return
-        if batch.images is not None:  # the CNN runs once, for the captions and for what an image is worth
-            regions = self.model.regions_of(batch.images, batch.view_mask)
-            batch = replace(batch, images=None, regions=regions)
+        if batch.regions is None:  # the CNN runs once, for the captions and for what image and context are worth
+            regions = self.model.regions(images=batch.images, cells=batch.cells, view_mask=batch.view_mask)
+            batch = replace(batch, images=None, cells=None, regions=regions)
         memory = self.model.encode(**batch.inputs())
         captions: list[tuple[str, float]] = []
         index = batch.index.tolist()
@@ -239,7 +243,7 @@ class CaptionModule(L.LightningModule):
             loss, _ = next_word_loss(self.model.decoder, batch.tokens[..., :-1], batch.tokens[..., 1:], memory)
             self.log(f"{split}/loss", loss, batch_size=len(batch), sync_dist=True)
             self.worth.update(self.model, batch, loss)
-            found = search_captions(self.model, memory, self.tokenizer, self.search)
+            found = self._search(memory)
             captions = [(self.tokenizer.decode(best.tokens), best.score) for best, *_ in found]
             self.metrics.update([text for text, _ in captions], batch.references, ids=index)
         head, labels, shares = self.model.labels, [], []
@@ -249,6 +253,21 @@ class CaptionModule(L.LightningModule):
         self.captions += [
             record | {"shares": row} for record, row in zip(records, shares or [None] * len(records), strict=True)
         ]
+
+    def _search(self, memory: Memory) -> list[list[Hypothesis]]:
+        """Captions as they are written once the training is over, by the decoder folded in the training's precision."""
+        assert self.model is not None
+        device, dtype = memory.summary.device, self.model.decoder.bias.dtype
+        memory = replace(memory, summary=memory.summary.to(dtype))
+        fast = fast_dtype(device) if torch.is_autocast_enabled(device.type) else torch.float32
+        with torch.autocast(device.type, enabled=False):
+            decoder = self._folded.decoder(fast) if dtype == torch.float32 else None
+            return search_captions(self.model, memory, self.tokenizer, self.search, decoder=decoder)
+
+    @cached_property
+    def _folded(self) -> FoldedModel:
+        assert self.model is not None
+        return FoldedModel(self.model)
 
     def on_validation_epoch_start(self) -> None:
         self.captions = []

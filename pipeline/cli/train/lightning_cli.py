@@ -8,6 +8,7 @@ them. A run writes to ``trainer.default_root_dir``: ``model/`` (what you caption
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import warnings
@@ -19,18 +20,21 @@ import torch
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from latentcap.cli.train import VERBS
 from latentcap.data.batches.datamodule import CaptionData
 from latentcap.data.errors import UserError
 from latentcap.in_the_box import find_recipe, recipe_names
 from latentcap.inference.precision import fast_dtype
-from latentcap.training.callbacks import EMA, Checkpoints, ModelFolder, RandomState, Stopping
+from latentcap.training.averaging import EMA
+from latentcap.training.callbacks import Checkpoints, ModelFolder, RandomState, Stopping
 from latentcap.training.finite_loss import FiniteLoss
 from latentcap.training.lightning_messages import HARMLESS, explain
 from latentcap.training.lines import Lines
 from latentcap.training.module import CaptionModule
 from latentcap.training.parser_messages import check_configs, explain_parsing, known_keys
+from latentcap.training.processes import launched, note_termination
 from latentcap.training.trainer_settings import (
     check_modes,
     check_trainer,
@@ -97,6 +101,8 @@ class TrainCLI(LightningCLI):
         config.trainer.default_root_dir = str(root)
         config.checkpoint.dirpath = config.checkpoint.dirpath or str(root / "checkpoints")
         check_trainer(config.trainer)
+        if (processes := launched(os.environ)) is not None:
+            config.trainer.num_nodes, config.trainer.devices = processes
         if not sys.stderr.isatty():  # in a file, a bar is one line that is all epochs at once
             config.trainer.enable_progress_bar = False
         check_modes(checkpoint=config.checkpoint.mode, early_stopping=config.early_stopping.mode)
@@ -112,12 +118,13 @@ class TrainCLI(LightningCLI):
                 f"trainer.precision {config.trainer.precision}: this processor does not multiply bfloat16. "
                 "Leave the setting out, or give 32-true."
             )
-        if config.trainer.strategy == "auto" and config.trainer.devices != 1 and _several_devices(config.trainer):
+        if config.trainer.strategy == "auto" and _several_devices(config.trainer):
             config.trainer.strategy = "ddp"
         config.trainer.strategy = unused_parameters_allowed(config.trainer.strategy)
 
     def before_fit(self) -> None:
         self.model.resume_from = self.config_init[self.subcommand].ckpt_path
+        note_termination(self.trainer)
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Metrics go to ``metrics.csv`` in the run's folder always, and to whatever loggers are asked for."""
@@ -158,9 +165,11 @@ class ShortErrorParser(LightningArgumentParser):
 
 def _several_devices(trainer: Any) -> bool:
     """Whether the trainer will use more than one process."""
+    if trainer.num_nodes > 1:
+        return True
     if trainer.devices == "auto":
         return trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.device_count() > 1
-    return str(trainer.devices) not in ("0", "1") or trainer.num_nodes > 1
+    return str(trainer.devices) not in ("0", "1")
 
 
 def _best_precision() -> str:
@@ -187,7 +196,9 @@ def train(arguments: Sequence[str]) -> int:
 
 
 def _train(arguments: Sequence[str]) -> int:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    others = getattr(rank_zero_only, "rank", 0) > 0  # say what they alone know
+    level = logging.WARNING if others else logging.INFO
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     for message in HARMLESS:
         warnings.filterwarnings("ignore", message)
     check_configs(arguments)
