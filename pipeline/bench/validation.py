@@ -28,7 +28,7 @@ GOAL = 0.1  # of an epoch
 class Alone(CaptionModule):
     """The module without a trainer: what it logs goes nowhere."""
 
-    def log(self, name: str, value: Any, **settings: Any) -> None:
+    def log(self, *values: Any, **settings: Any) -> None:
         pass
 
     def _examples(self, batch: Batch, split: str) -> list[Example]:

@@ -27,14 +27,14 @@ def note_termination(trainer: L.Trainer) -> None:
 
     Lightning's handler would tell the others at once, in the middle of whatever these are exchanging.
     """
-    connector = trainer._signal_connector  # type: ignore[attr-defined]
+    connector = trainer._signal_connector
 
     def note(signum: int, frame: Any) -> None:
         if not connector.received_sigterm and trainer.strategy.launcher is not None:
-            trainer.strategy.launcher.kill(signum)  # type: ignore[arg-type]
+            trainer.strategy.launcher.kill(signum)
         connector.received_sigterm = True
 
-    connector._sigterm_notifier_fn = note
+    connector._sigterm_notifier_fn = note  # type: ignore[method-assign, assignment]
 
 
 def together() -> bool:
