@@ -29,3 +29,4 @@ class WorkerSettings:
     keep_images: bool = False
     keep_ids: bool = False
     every: float = 0.0
+    sections: bool = False

@@ -14,9 +14,11 @@ from latentcap.data.readers.medical.dicom_studies import NO_IMAGE, study_of
 ALL = "all"
 
 
-def choose_studies(frame: str | None, *, views: int) -> Studies | None:
-    """Studies for a model of several views; None where each file is an input of its own and no frame is chosen."""
-    return Studies(views if views > 1 else 0, frame or "") if views > 1 or frame else None
+def choose_studies(frame: str | None, *, views: int, reports: bool = False) -> Studies | None:
+    """Studies for a model of several views, and for ``reports``; None where each file is an input of its own and no
+    frame is chosen."""
+    most = views if views > 1 or reports else 0
+    return Studies(most, frame or "") if most or frame else None
 
 
 class Studies:

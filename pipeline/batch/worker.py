@@ -17,6 +17,7 @@ from latentcap.batch.settings import WorkerSettings
 from latentcap.captioner import Caption, Captioner
 from latentcap.data.batches.transforms import load_image
 from latentcap.data.errors import UserError
+from latentcap.data.readers.medical.headings import under_headings
 from latentcap.data.video import samples
 
 DIGITS = 4  # of scores and confidences
@@ -30,7 +31,7 @@ class Worker:
     ``"labels"`` where the model has a label head, ``"images"`` of a DICOM study, and ``"context"`` where there was one;
     or ``{"file", "error"}``. With ``words`` each caption has ``"words"`` too, [word, probability] of each; with
     ``keep_images`` ``"_images"``, where its views are, for outputs that need the images again; with ``keep_ids``
-    ``"_id"``, a table's.
+    ``"_id"``, a table's; with ``sections`` ``"sections"``, the sentences of the caption by heading.
     """
 
     def __init__(self, captioner: Captioner, settings: WorkerSettings) -> None:
@@ -134,6 +135,8 @@ class Worker:
             record["alternatives"] = [self._entry(other, item.context) for other in caption.alternatives]
         if caption.labels:
             record["labels"] = caption.labels
+        if self.settings.sections:
+            record["sections"] = under_headings(caption.text)
         if item.study:
             record["images"] = list(map(str, item.images))
         if item.id and self.settings.keep_ids:
@@ -142,6 +145,8 @@ class Worker:
             record["context"] = item.context
         if self.settings.keep_images:
             record["_images"] = [list(image.place) for image in item.images]
+            if item.study:
+                record["_study"] = item.study
         return record
 
     def _entry(self, caption: Caption, context: str | None) -> Record:

@@ -26,7 +26,7 @@ from latentcap.batch.inputs import Inputs
 from latentcap.batch.journal import digest
 from latentcap.batch.merge import merge
 from latentcap.batch.newer import newer
-from latentcap.batch.outputs import BESIDE, MERGING, Output, choose_format, make_output
+from latentcap.batch.outputs import BESIDE, MERGING, REPORTS, SECTIONED, Output, choose_format, make_output
 from latentcap.batch.plan import failed_before, plan
 from latentcap.batch.run import SKIPPED, Run
 from latentcap.batch.run_folder import RunFolder, model_hash
@@ -73,6 +73,12 @@ def caption(options: argparse.Namespace, shard: Shard, make_engine: MakeEngine) 
         raise UserError(f"--format {kind} is of videos: add --every 2s, the time between frames.")
     if options.every:
         require_pyav()
+    if options.keep_identifiers:
+        if kind not in REPORTS:
+            raise UserError(f"--keep-identifiers: is for --format {' and '.join(REPORTS)}; {kind} holds none.")
+        tell(f"--keep-identifiers: names and numbers of patients are copied from the images into {options.output}")
+    if options.sections and kind not in SECTIONED:
+        raise UserError(f"--sections: is for --format {', '.join(SECTIONED)}; {kind} holds no headings.")
     inputs = choose_inputs(options, shard, kind)
     output, folder = choose_output(options, kind, shard)
     if options.dry_run:
@@ -156,7 +162,7 @@ def choose_inputs(options: argparse.Namespace, shard: Shard, kind: str) -> Input
         videos=options.every > 0,
         belongs=partial(Shard.holds, shard, whole_tars=kind == "webdataset") if shard.number > 1 else lambda item: True,
         may_be_empty=options.watch,
-        grouped=choose_studies(options.frame, views=config["model"].get("max_views", 1)),
+        grouped=choose_studies(options.frame, views=config["model"].get("max_views", 1), reports=kind in REPORTS),
     )
     first = next(iter(inputs), None)
     if options.contexts and first and not any(context(item.name) for item in inputs):
@@ -225,6 +231,7 @@ def choose_output(options: argparse.Namespace, kind: str, shard: Shard) -> tuple
         separator=options.separator,
         xmp_name=options.xmp_name,
         image_ids=options.image_ids,
+        keep_identifiers=options.keep_identifiers,
     )
     return output, RunFolder(run, output=str(output))
 
@@ -242,6 +249,7 @@ def worker_settings(options: argparse.Namespace, output: Output) -> WorkerSettin
         keep_images=output.needs_images,
         keep_ids=output.needs_ids,
         every=options.every,
+        sections=options.sections,
     )
 
 
@@ -285,6 +293,8 @@ def settings(options: argparse.Namespace, kind: str, shard: Shard) -> dict[str, 
         "dtype": options.dtype,
         "frame": options.frame,
         "every": options.every or None,
+        "keep_identifiers": options.keep_identifiers or None,
+        "sections": options.sections or None,
         "shard": str(shard),
         **texts,
     }

@@ -99,8 +99,8 @@ def _add_output(group: argparse._ArgumentGroup, format: str | None) -> None:
         "--output",
         type=Path,
         metavar="PATH",
-        help="file, or folder for --format parts, hf, txt, caption, xmp, srt, vtt and webdataset; not needed for txt, "
-        "caption, xmp, srt and vtt, which then stand beside the images",
+        help="file, or folder for --format parts, hf, txt, caption, xmp, srt, vtt, webdataset, fhir and dicom-sr; not "
+        "needed for txt, caption, xmp, srt and vtt, which then stand beside the images",
     )
     default = format or "by the output's suffix, else jsonl"
     add(
@@ -129,6 +129,12 @@ def _add_output(group: argparse._ArgumentGroup, format: str | None) -> None:
         help="of --format coco: COCO's annotations, which have an id for each file name (default: the table's image_id "
         "or id, else the last number in the file name)",
     )
+    add(
+        "--keep-identifiers",
+        action="store_true",
+        help="of --format fhir and dicom-sr: copy name and numbers of the patient and of the study from the images, so "
+        "that an archive can file the report (default: neither)",
+    )
     add("--overwrite", action="store_true", help="forget an earlier run into this output and start anew")
     add(
         "--existing",
@@ -142,6 +148,12 @@ def _add_output(group: argparse._ArgumentGroup, format: str | None) -> None:
     add("--template", default="", metavar="TEXT", help="such as 'a photo of {caption}, {context}'")
     add("--lowercase", action="store_true", help="captions in lower case")
     add("--trigger", default="", metavar="WORD", help="put first, with a comma, unless the caption has it already")
+    add(
+        "--sections",
+        action="store_true",
+        help="of chest reports: the sentences of each caption by heading (lungs, pleura, heart, mediastinum, bones, "
+        "devices, other)",
+    )
     add("--words", action="store_true", help="also write each word with its probability")
     add("--gallery", type=Path, metavar="HTML", help="also write a page that shows images and captions")
     add("--retry-failed", action="store_true", help="only the images that errors.jsonl names")

@@ -29,6 +29,8 @@ SECONDS_BETWEEN_LINES = 5.0
 def main(argv: Sequence[str] | None = None) -> int:
     """The program. Returns its exit code. Raises UserError where the data cannot be read."""
     arguments = parse_arguments(argv)
+    if arguments.command == "labeller":
+        return measure_labeller(arguments.data)
     if arguments.command == "frames":
         return write_frames(arguments.file, arguments.folder)
     return check(arguments)
@@ -81,12 +83,32 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         f"report=impression; fields: {', '.join(FIELD_NAMES)}",
     )
     check.add_argument("--json", type=Path, metavar="FILE", help="write the whole report there too")
+    labeller = commands.add_parser(
+        "labeller",
+        help="how far findings by rule agree with the terms that people gave the same reports",
+        description="Findings by rule against the MeSH terms of Open-i's reports.",
+    )
+    labeller.add_argument("data", nargs="+", help="Open-i, such as index_rest.jsonl")
     frames = commands.add_parser(
         "frames", help="write each frame of a DICOM file as a PNG", description="Write each frame of a DICOM file."
     )
     frames.add_argument("file", type=Path, help="a DICOM file, such as a film of ultrasound")
     frames.add_argument("folder", type=Path, help="where to write NAME-0001.png, NAME-0002.png, ...")
     return parser.parse_args(argv)
+
+
+def measure_labeller(data: Sequence[str]) -> int:
+    """Print precision, recall and F1 of the rules. Raises UserError where nobody has indexed the reports."""
+    from latentcap.metrics.clinical.indexed import MESH, mesh_agreement
+
+    found = mesh_agreement(read_examples(data, allow_leaks=True))
+    print("| finding | MeSH terms | with the term | by rule | precision | recall | F1 |\n|---|---|---|---|---|---|---|")
+    for name, row in found.per_finding().items():
+        scores = " | ".join(f"{row[score]:.3f}" for score in ("precision", "recall", "F1"))
+        print(f"| {name} | {'; '.join(MESH[name])} | {row['references']} | {row['said']} | {scores} |")
+    scores = found.scores()
+    print(f"{len(found.rows):,} studies: F1 {scores['F1 micro']:.3f} micro, {scores['F1 macro']:.3f} macro")
+    return 0
 
 
 def write_frames(file: Path, folder: Path) -> int:

@@ -189,7 +189,8 @@ _NO_END = _compile(table.NOT_A_CLAUSE_END)
 _NOT_MEANT, _NOT_A_DENIAL = _compile(table.NOT_MEANT), _compile(table.NOT_A_DENIAL)
 _DENIES_AFTER, _DOUBTS_AFTER = _compile(table.DENIES_AFTER), _compile(table.DOUBTS_AFTER)
 _DENIES_BEFORE, _DOUBTS_BEFORE = _compile(table.DENIES_BEFORE), _compile(table.DOUBTS_BEFORE)
-_BEHIND = (*_DENIES_BEFORE, *_DOUBTS_BEFORE)
+_NEGATIVE_FOR = "negative"  # which denies what is before it, and with "for" what follows
+_BEHIND = (*(phrase for phrase in _DENIES_BEFORE if phrase.key != _NEGATIVE_FOR), *_DOUBTS_BEFORE)
 _PHRASES = [
     (name, status, _compile(phrases))
     for status, phrases_of in (

@@ -122,7 +122,8 @@ DENIES_BEFORE = (
     "not observed|apparent",
     "is|are|was|were|been absent", "has|have|is|are|had|now ~ resolved", "has|have|is|are|had|now ~ cleared",
     "is|are|was|been excluded", "is|are|was|been ruled out", "is|are|was|were negative",
-    "no longer ~ seen|identified|evident|present|visualized", "disappeared", "not enlarged|widened",
+    "no longer ~ seen|identified|evident|present|visualized|demonstrated|noted|appreciated|detected|visible",
+    "disappeared", "not enlarged|widened",
     "is|are|was|were unlikely|doubtful",
 )  # fmt: skip
 DOUBTS_BEFORE = (

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from latentcap.batch.outputs.base import EXISTING, Output
 from latentcap.batch.outputs.coco import CocoFile, read_image_ids
+from latentcap.batch.outputs.dicom_sr import DicomReports
+from latentcap.batch.outputs.fhir import FhirReports
 from latentcap.batch.outputs.hf import HuggingFaceFolder
 from latentcap.batch.outputs.parts import ParquetParts
 from latentcap.batch.outputs.sidecar import Sidecars
@@ -15,14 +17,22 @@ from latentcap.batch.outputs.webdataset import Tars
 from latentcap.batch.outputs.xmp import XMP_NAMES, Embedded, XmpSidecars
 from latentcap.data.errors import UserError, did_you_mean
 
-__all__ = ["BESIDE", "EXISTING", "FORMATS", "MERGING", "XMP_NAMES", "Output", "choose_format", "make_output"]
+__all__ = [
+    *("BESIDE", "EXISTING", "FORMATS", "MERGING", "REPORTS", "SECTIONED", "XMP_NAMES"),
+    *("Output", "choose_format", "make_output"),
+]
 
 FORMATS = (
     *("jsonl", "csv", "parquet", "coco", "parts", "hf"),
     *("txt", "caption", "xmp", "embed", "srt", "vtt", "webdataset"),
+    *("fhir", "dicom-sr"),
 )
 BESIDE = ("txt", "caption", "xmp", "embed", "srt", "vtt")
 """Formats whose captions are with the images, so that they need no output."""
+REPORTS = ("fhir", "dicom-sr")
+"""Formats of one document for each study."""
+SECTIONED = ("jsonl", "txt", "caption", *REPORTS)
+"""Formats that hold a caption under headings."""
 MERGING = (*BESIDE, "webdataset")
 """Formats in which an image may have a text already."""
 SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".srt": "srt", ".vtt": "vtt"}
@@ -42,7 +52,7 @@ def choose_format(path: Path | None, given: str | None) -> str:
         )
     if path is not None and chosen == "embed":
         raise UserError("--embed writes into the images themselves: leave --output away.")
-    folder = chosen in ("parts", "hf", *MERGING) and not (path and path.suffix.lower() in SUBTITLES)
+    folder = chosen in ("parts", "hf", *MERGING, *REPORTS) and not (path and path.suffix.lower() in SUBTITLES)
     if path is not None and path.exists() and folder != path.is_dir():
         wanted, found = ("folder", "file") if folder else ("file", "folder")
         raise UserError(f"{path}: a {found}, where --format {chosen} needs a {wanted}.")
@@ -59,6 +69,7 @@ def make_output(
     separator: str = " ",
     xmp_name: str = "full",
     image_ids: Path | None = None,
+    keep_identifiers: bool = False,
 ) -> Output:
     """The output of a format; ``run`` is its run folder."""
     if kind in ("txt", "caption"):
@@ -80,6 +91,10 @@ def make_output(
         return ParquetParts(path, run)
     if kind == "hf":
         return HuggingFaceFolder(path, run)
+    if kind == "fhir":
+        return FhirReports(path, run, keep_identifiers=keep_identifiers)
+    if kind == "dicom-sr":
+        return DicomReports(path, run, keep_identifiers=keep_identifiers)
     if kind == "webdataset":
         return Tars(path, run, existing=existing, separator=separator)
     return Output(path, path)

@@ -80,9 +80,21 @@ def merge_text(old: str | None, new: str, existing: str, separator: str) -> str:
     return separator.join((before, new) if existing == "append" else (new, before))
 
 
+def paragraphs(record: Record) -> list[tuple[str, str]]:
+    """The text of a record as (heading, text): one without a heading, or one for each of its sections."""
+    if sections := record.get("sections"):
+        return [(name.capitalize(), " ".join(sentences)) for name, sentences in sections.items()]
+    return [("", record["caption"])] if record["caption"] else []
+
+
+def as_text(record: Record) -> str:
+    """The caption, or its sections, a line each."""
+    return "\n".join(f"{name}: {text}" if name else text for name, text in paragraphs(record))
+
+
 def all_captions(record: Record) -> str:
-    """The caption and the next best ones, a line each."""
-    return "\n".join([record["caption"], *(other["caption"] for other in record.get("alternatives", ()))])
+    """The caption (or its sections) and the next best ones, a line each."""
+    return "\n".join([as_text(record), *(other["caption"] for other in record.get("alternatives", ()))])
 
 
 class Mark:

@@ -1,0 +1,116 @@
+"""Drafts of reports as other systems file them: one document a study, in a folder, written as soon as it is known."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path, PurePath
+from typing import Any
+
+from latentcap.batch.inputs import Input
+from latentcap.batch.journal import Record, write_error, written_to_disk
+from latentcap.batch.outputs.base import Mark, Output
+from latentcap.data.archives import as_path
+from latentcap.data.dicom_header import Header, read_elements, read_header
+from latentcap.data.errors import UserError
+from latentcap.data.example import ImageRef
+
+IDENTIFIERS = (
+    *("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex"),
+    *("StudyInstanceUID", "StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"),
+)
+"""What ``--keep-identifiers`` copies from the first image of a study."""
+
+
+class Reports(Output):
+    """A file for each study, named by its StudyInstanceUID, or by the image where it has none.
+
+    The journal has what each says and when it was written; the rest is read from the images again. So a file that is
+    written again after a crash is the same. Without ``keep_identifiers`` nothing of a patient is read or written.
+    """
+
+    needs_images = True
+    suffix = ""
+
+    def __init__(self, path: Path, run: Path, *, keep_identifiers: bool) -> None:
+        super().__init__(path, run / "captions.jsonl")
+        self.folder, self.keep_identifiers = path, keep_identifiers
+        self._mark = Mark(run / "written")
+        self._names: dict[str, str] = {}  # of files, with the input that each is of
+        self._replayed = False
+
+    def prepare(self, item: Input, *, known: bool) -> Input | None:
+        if item.error or not item.images:
+            return item
+        name = self._name(item.name, item.study)
+        if self._names.setdefault(name, item.name) != item.name:
+            return replace(item, error=f"{name} is the report of another input already")
+        return item
+
+    def append(self, records: Sequence[Record]) -> int:
+        self._replay()
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        records = [record | {"_issued": now} for record in records]
+        self.journal.append(records)
+        for record in records:
+            self._write(record)
+        return len(records)
+
+    def renew(self, stale: Mapping[int, int]) -> None:
+        super().renew(stale)
+        self._mark.write(0)  # places in the journal have changed: all is written again, as it was
+
+    def checkpoint(self) -> None:
+        self._replay()
+        self._mark.write(self.journal.path.stat().st_size)
+
+    def finish(self, *, quiet: bool = False) -> None:
+        self.checkpoint()
+
+    def clear(self) -> None:
+        for record in self.journal:
+            (self.folder / self._name(record["file"], record.get("_study", ""))).unlink(missing_ok=True)
+        super().clear()
+
+    def check_unknown(self) -> None:
+        if self.folder.is_dir() and any(self.folder.rglob(f"*{self.suffix}")):
+            raise UserError(
+                f"{self.folder}: holds {self.suffix} files, and no {self.folder.name}.run beside it says how they were "
+                "made. Choose another --output."
+            )
+
+    @abstractmethod
+    def document(self, record: Record, sources: list[tuple[ImageRef, Header | None]], known: Any | None) -> bytes:
+        """The content of a file.
+
+        Args:
+            sources: the images that were read, each with its header.
+            known: :data:`IDENTIFIERS` of the first of them, a pydicom dataset; None where they are not to be kept.
+        """
+
+    def _name(self, file: str, study: str) -> str:
+        if study:
+            return f"{study}{self.suffix}"
+        inside = PurePath(as_path(file))
+        return str(PurePath(*(part for part in inside.parts if part not in ("..", inside.anchor)))) + self.suffix
+
+    def _replay(self) -> None:
+        """Write what an earlier run may not have come to write."""
+        if not self._replayed:
+            self._replayed = True
+            for _, record in self.journal.entries(self._mark.read()):
+                self._write(record)
+
+    def _write(self, record: Record) -> None:
+        images = [ImageRef(*place) for place in record["_images"]]
+        known = read_elements(images[0], IDENTIFIERS) if self.keep_identifiers else None
+        target = self.folder / self._name(record["file"], record.get("_study", ""))
+        try:
+            content = self.document(record, [(image, read_header(image)) for image in images], known)
+        except (OSError, ValueError) as error:
+            reason = error if isinstance(error, OSError) else OSError(None, str(error))
+            raise write_error(target, reason) from None
+        with written_to_disk(target) as file:
+            file.write(content)
