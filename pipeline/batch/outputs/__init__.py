@@ -18,8 +18,16 @@ from latentcap.batch.outputs.xmp import XMP_NAMES, Embedded, XmpSidecars
 from latentcap.data.errors import UserError, did_you_mean
 
 __all__ = [
-    *("BESIDE", "EXISTING", "FORMATS", "MERGING", "REPORTS", "SECTIONED", "XMP_NAMES"),
-    *("Output", "choose_format", "make_output"),
+    "BESIDE",
+    "EXISTING",
+    "FORMATS",
+    "MERGING",
+    "REPORTS",
+    "SECTIONED",
+    "XMP_NAMES",
+    "Output",
+    "choose_format",
+    "make_output",
 ]
 
 FORMATS = (
