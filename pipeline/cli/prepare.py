@@ -106,8 +106,8 @@ def measure_labeller(data: Sequence[str]) -> int:
     for name, row in found.per_finding().items():
         scores = " | ".join(f"{row[score]:.3f}" for score in ("precision", "recall", "F1"))
         print(f"| {name} | {'; '.join(MESH[name])} | {row['references']} | {row['said']} | {scores} |")
-    scores = found.scores()
-    print(f"{len(found.rows):,} studies: F1 {scores['F1 micro']:.3f} micro, {scores['F1 macro']:.3f} macro")
+    means = found.scores()
+    print(f"{len(found.rows):,} studies: F1 {means['F1 micro']:.3f} micro, {means['F1 macro']:.3f} macro")
     return 0
 
 
