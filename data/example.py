@@ -12,9 +12,9 @@ __all__ = ["SEVERAL", "Example", "ImageRef"]
 SEVERAL = ";"  # between the values of a label that may have several
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen, it would take three times as long to make, and there may be millions
 class Example:
-    """One item: its image views, what is known besides them, and what people wrote about it.
+    """One item: its image views, what is known besides them, and what people wrote about it. Never changed.
 
     ``captions`` are the references that scores are computed against. ``paraphrases`` are further texts that may be
     trained on and are never references. A context field that is absent or None is missing, which the model knows.

@@ -20,9 +20,9 @@ from latentcap.data.zips import read_zipped
 GREY_OF_MANY_BITS = ("I", "F")  # how the names of such modes begin
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # frozen, it would take three times as long to make
 class ImageRef:
-    """Where the bytes of one image are: a file, a place in an archive, or memory.
+    """Where the bytes of one image are: a file, a place in an archive, or memory. Never changed.
 
     In a tar it is a byte range. In a zip, ``offset`` is that of the file's header, ``size`` what it takes in the
     archive and ``unpacked`` what that unpacks to. So archives are random access: nothing is unpacked. ``frame`` is

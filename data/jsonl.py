@@ -22,10 +22,11 @@ def iter_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 def iter_numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """:func:`iter_jsonl`, with the number of each line."""
+    name = str(path)
     with open_text(path, newline="\n", errors="surrogateescape") as file:
         for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield number, parse_line(line, f"{path}, line {number}")
+            if not line.isspace():
+                yield number, parse_line(line, f"{name}, line {number}")
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -37,7 +38,7 @@ def parse_line(line: str | bytes, where: str) -> dict[str, Any]:
     """One line as a mapping. Raises UserError, beginning with ``where``, where it is no JSON object in UTF-8."""
     if isinstance(line, bytes):
         line = line.decode("utf-8", "surrogateescape")
-    if _UNDECODED.search(line):
+    if not line.isascii() and _UNDECODED.search(line):
         raise UserError(f"{where}: not UTF-8 text. Save the file as UTF-8.")
     try:
         record = json.loads(line)

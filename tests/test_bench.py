@@ -12,11 +12,14 @@ import torch
 
 from latentcap.bench import training as bench_training
 from latentcap.bench.captioning import pictures
+from latentcap.bench.data import write_table
 from latentcap.bench.precision import Task
+from latentcap.bench.reading import read as measure_reading
 from latentcap.bench.timing import Setting, Spread, in_turns, number, ratio, shown
 from latentcap.bench.uncompressed import FullAttention
 from latentcap.cli.bench import main
 from latentcap.data.errors import UserError
+from latentcap.data.readers import read_examples
 from latentcap.inference.precision import multiplies_bfloat16
 from tests.helpers import tiny_captioner
 
@@ -100,6 +103,21 @@ def test_quick_run(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     first = report[name][0]["rows"][0]["times faster"]
     assert 0 < first["low"] <= first["median"] <= first["high"]
     assert name in capsys.readouterr().err
+
+
+def test_a_table_of_many_rows_is_read_and_measured(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "data", 1001)
+    examples = read_examples(table)
+    assert (len(examples), len(examples[0].captions)) == (1001, 2)
+    assert all(Path(example.images[0].path).is_file() for example in examples)
+    assert {"seconds", "peak"} <= measure_reading(table, tmp_path / "cache").keys()
+
+
+@pytest.mark.slow
+def test_quick_run_on_tables(tmp_path: Path) -> None:
+    main(["data", "--quick", "--json", str(tmp_path / "out.json")])
+    reading, starting = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["data"]
+    assert [row["rows"] for row in reading["rows"]] == [row["rows"] for row in starting["rows"]]
 
 
 def test_the_uncompressed_layer_is_attention_with_the_same_heads() -> None:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from latentcap.data.columns import each
 from latentcap.data.errors import UserError, did_you_mean
 from latentcap.data.example import Example
 
@@ -33,15 +34,15 @@ class ContextFields:
         """Statistics of named fields. Raises UserError for a field that no example has."""
         fields = cls()
         for name in numbers:
-            values = [float(value) for example in examples if (value := example.numbers.get(name)) is not None]
+            values = [float(value) for known in each(examples, "numbers") if (value := known.get(name)) is not None]
             if not values:
-                known = sorted({key for example in examples for key in example.numbers})
+                known = sorted({key for numbers in each(examples, "numbers") for key in numbers})
                 raise UserError(f"no training example has a number '{name}'.{did_you_mean(name, known)}")
             fields.numbers[name] = (statistics.fmean(values), statistics.pstdev(values) or 1.0)
         for name in categories:
-            counts = Counter(label for example in examples if (label := example.categories.get(name)) is not None)
+            counts = Counter(label for known in each(examples, "categories") if (label := known.get(name)) is not None)
             if not counts:
-                known = sorted({key for example in examples for key in example.categories})
+                known = sorted({key for categories in each(examples, "categories") for key in categories})
                 raise UserError(f"no training example has a category '{name}'.{did_you_mean(name, known)}")
             fields.categories[name] = sorted(counts)
         return fields

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from latentcap.data.batches.sources import ImageSource, LoadedImages
 from latentcap.data.batches.splits import Source, read_splits
 from latentcap.data.batches.tokenizer import CaptionTokenizer
 from latentcap.data.batches.views import ViewSlots
-from latentcap.data.batches.vocabulary import VOCABULARIES, TokenizerConfig, training_texts, vocabulary_of
+from latentcap.data.batches.vocabulary import VOCABULARIES, TokenizerConfig, TrainingTexts, vocabulary_of
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
 from latentcap.data.readers import Fields, read_examples
@@ -57,7 +57,7 @@ class CaptionData(L.LightningDataModule):
         augmentation: of training images. With a frozen backbone ``variants`` fixed draws of it are cached.
         variants: cached augmented versions of each training image besides the plain one (frozen backbone only).
         crop_mode: ``resize`` squashes the whole image into the input, ``crop`` takes the centre, ``pad`` adds a border.
-        cache_dir: where regions of frozen backbones are kept.
+        cache_dir: where regions of frozen backbones are kept, and data of many examples as columns.
         workers: processes that decode images when they are not cached.
         seed: of the order and choice of captions and of the augmentation; None takes the run's (``seed_everything``).
     """
@@ -115,7 +115,7 @@ class CaptionData(L.LightningDataModule):
         self.augmentation, self.variants, self.crop_mode = augmentation, variants, crop_mode
         self.cache_dir, self.workers = Path(cache_dir).expanduser(), workers
         self.seed = 0 if seed is None else seed
-        self.examples: dict[str, list[Example]] = {}
+        self.examples: dict[str, Sequence[Example]] = {}
         self.datasets: dict[str, CaptionDataset] = {}
         self._live = False  # images are decoded for every batch
         self._why_unknown = "not in the model's vocabulary"
@@ -124,14 +124,20 @@ class CaptionData(L.LightningDataModule):
         """Read what the stage needs. Raises UserError for a source or split that has no examples."""
         wanted = STAGES.get(stage, ())
         if not all(split in self.examples for split in wanted):
-            read = partial(read_examples, format=self.format, image_root=self.image_root, fields=self.fields)
+            read = partial(
+                read_examples,
+                format=self.format,
+                image_root=self.image_root,
+                fields=self.fields,
+                cache_dir=self.cache_dir,
+            )
             self.examples |= read_splits(wanted, self.sources, read, val_share=self.val_share)
 
     # What the training examples say ------------------------------------------------------------------------------
 
     def build_tokenizer(self, base: CaptionTokenizer | None = None) -> CaptionTokenizer:
         """The vocabulary of the training texts, or ``base`` kept or extended as ``vocabulary`` says."""
-        texts = training_texts(self.examples["train"], paraphrases=self.paraphrases > 0)
+        texts = TrainingTexts(self.examples["train"], self.paraphrases > 0)
         self._why_unknown = f"rarer than data.tokenizer.min_frequency {self.tokenizer_config.min_frequency}"
         if base is not None and self.vocabulary == "keep":
             self._why_unknown = "data.vocabulary is keep; extend adds them"

@@ -6,9 +6,10 @@ Dimension letters: B examples, V slots of views, G captions of each, T tokens, N
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from latentcap.data.batches.packed import PackedList
 from latentcap.data.batches.sampler import Draw, TextPool
 from latentcap.data.batches.sources import ImageSource
 from latentcap.data.batches.tokenizer import CaptionTokenizer
+from latentcap.data.columns import ExampleColumns, each, gather, take
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
 
@@ -89,20 +91,26 @@ class CaptionDataset(Dataset[Batch]):
         self.context, self.source, self.stand_ins = context, source, stand_ins
         self.coverage = Coverage(max_length, tokenizer.unk_id)
         usable = source.usable(examples)
-        kept: list[Example] = []
-        texts: list[list[list[int]]] = []
-        self.pools: list[TextPool] = []
+        many = isinstance(examples, ExampleColumns)
+        kept, owns = array("q"), array("q")  # places in the examples, and how many captions each has
         empty = 0
-        for example, readable in zip(examples, usable, strict=True):
-            own = self._encode(example.captions, tokenizer)
-            extra = self._encode(example.paraphrases, tokenizer) if paraphrases else []
-            if labelled and not own and example.labels:
-                own = [[tokenizer.bos_id]]
-            empty += not own
-            if own and readable:
-                kept.append(example)
-                texts.append(own + extra)
-                self.pools.append(TextPool(tuple(map(len, own)), tuple(map(len, extra))))
+
+        def texts() -> Iterator[list[list[int]]]:
+            nonlocal empty
+            fields = (each(examples, name) for name in ("captions", "paraphrases", "labels"))
+            for place, (readable, captions, more, labels) in enumerate(zip(usable, *fields, strict=True)):
+                own = self._encode(captions, tokenizer)
+                extra = self._encode(more, tokenizer) if paraphrases else []
+                if labelled and not own and labels:
+                    own = [[tokenizer.bos_id]]
+                empty += not own
+                if own and readable:
+                    kept.append(place)
+                    owns.append(len(own))
+                    yield own + extra
+
+        self.texts: Sequence[list[list[int]]] = PackedList(texts()) if shared or many else list(texts())
+        self.pools: Sequence[TextPool] = _Pools(self.texts, owns)
         if empty:
             logger.warning(
                 "%d of %d examples have no caption but empty ones or punctuation: left out", empty, len(usable)
@@ -114,8 +122,8 @@ class CaptionDataset(Dataset[Batch]):
                 f"none of the {len(usable)} {examples[0].split} examples has both a readable image and a caption with "
                 "words. See what is wrong with them: latentcap prepare check DATA"
             )
-        self.examples: Sequence[Example] = PackedList(kept) if shared else kept
-        self.texts: Sequence[list[list[int]]] = PackedList(texts) if shared else texts
+        usable_ones = take(examples, kept)
+        self.examples: Sequence[Example] = PackedList(usable_ones) if shared and not many else usable_ones
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -129,7 +137,7 @@ class CaptionDataset(Dataset[Batch]):
         """
         if not draws:
             return None
-        examples = [self.examples[draw.example] for draw in draws]
+        examples = gather(self.examples, [draw.example for draw in draws])
         kept, images = self.source.load(examples, [draw.variant for draw in draws])
         if not kept and self.stand_ins:
             draws, examples, images = self._stand_in(draws[0])
@@ -172,3 +180,25 @@ class CaptionDataset(Dataset[Batch]):
                 self.coverage.add(ids)
                 encoded.append([tokenizer.bos_id, *ids[: self.coverage.max_length], tokenizer.eos_id])
         return encoded
+
+
+class _Pools(Sequence[TextPool]):
+    """Lengths of the texts of each example, the first ``owns`` of which are its captions."""
+
+    def __init__(self, texts: Sequence[list[list[int]]], owns: Sequence[int]) -> None:
+        self.texts, self.owns = texts, owns
+
+    def __len__(self) -> int:
+        return len(self.owns)
+
+    @overload
+    def __getitem__(self, index: int) -> TextPool: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[TextPool]: ...
+
+    def __getitem__(self, index: int | slice) -> TextPool | list[TextPool]:
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        lengths, own = tuple(map(len, self.texts[index])), self.owns[index]
+        return TextPool(lengths[:own], lengths[own:])

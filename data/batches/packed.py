@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pickle
+from array import array
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
 from typing import Generic, TypeVar, overload
 
 import torch
@@ -20,9 +20,12 @@ class PackedList(Sequence[T], Generic[T]):
     """
 
     def __init__(self, items: Iterable[T]) -> None:
-        parts = [pickle.dumps(item, pickle.HIGHEST_PROTOCOL) for item in items]
-        self._ends = torch.tensor([0, *accumulate(map(len, parts))])
-        self._bytes = torch.frombuffer(bytearray(b"".join(parts) or b"\0"), dtype=torch.uint8)
+        ends, packed = array("q", [0]), bytearray()
+        for item in items:
+            packed += pickle.dumps(item, pickle.HIGHEST_PROTOCOL)
+            ends.append(len(packed))
+        self._ends = torch.frombuffer(ends, dtype=torch.int64)
+        self._bytes = torch.frombuffer(packed or bytearray(1), dtype=torch.uint8)
 
     def __len__(self) -> int:
         return len(self._ends) - 1

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from latentcap.data.columns import each
 from latentcap.data.errors import UserError, did_you_mean
 from latentcap.data.example import Example
 
@@ -85,37 +86,44 @@ class CaptionBatchSampler:
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        batches = self.plan(self.epoch)
         done = self.completed()
-        yield from batches[done if done < len(batches) else 0 :]
+        return self._batches(self.epoch, done if done < len(self) else 0)
 
     def plan(self, epoch: int) -> list[list[Draw]]:
         """This rank's batches of an epoch."""
+        return list(self._batches(epoch, 0))
+
+    def _batches(self, epoch: int, first: int) -> Iterator[list[Draw]]:
+        """Those from ``first`` on. What is drawn is held as numbers, for there may be millions of examples."""
         random = np.random.default_rng((self.seed, epoch))
-        draws, lengths = [], []
         count = len(self.pools)
-        chosen = random.permutation(count) if self.shares is None else random.choice(count, count, p=self.shares)
-        for index in chosen:
+        examples = random.permutation(count) if self.shares is None else random.choice(count, count, p=self.shares)
+        texts = np.empty((count, self.captions_per_image), np.int32)
+        variants, lengths = np.empty(count, np.int64), np.empty(count, np.int32)
+        for at, index in enumerate(examples):
             pool = self.pools[index]
-            texts = self._texts(pool, random)
+            texts[at] = chosen = self._texts(pool, random)
+            variants[at] = random.integers(self.variants)
             both = pool.captions + pool.paraphrases
-            draws.append(Draw(int(index), texts, int(random.integers(self.variants))))
-            lengths.append(max(both[text] for text in texts))
-        for at in random.integers(count, size=self._of_each_rank * self.world - count):
-            draws.append(draws[at])
-            lengths.append(lengths[at])
+            lengths[at] = max(both[text] for text in chosen)
+        again = random.integers(count, size=self._of_each_rank * self.world - count)
+        places = np.append(np.arange(count), again)
+        lengths = lengths[places]
         size, larger = divmod(self._of_each_rank, len(self))
         sizes = [(size + (number < larger)) * self.world for number in range(len(self))]
-        groups: list[list[int]] = []
+        groups: list[np.ndarray] = []
         start = 0
-        for first in range(0, len(sizes), self.window):
-            window = sizes[first : first + self.window]
-            order = sorted(range(start, start + sum(window)), key=lambda at: lengths[at])
+        for at in range(0, len(sizes), self.window):
+            window = sizes[at : at + self.window]
+            order = start + np.argsort(lengths[start : start + sum(window)], kind="stable")
             ends = list(accumulate(window))
             groups += [order[end - size : end] for end, size in zip(ends, window, strict=True)]
             start += ends[-1]
         random.shuffle(groups)
-        return [[draws[at] for at in group[self.rank :: self.world]] for group in groups]
+        for group in groups[first:]:
+            mine = places[group[self.rank :: self.world]]
+            rows = zip(examples[mine].tolist(), texts[mine].tolist(), variants[mine].tolist(), strict=True)
+            yield [Draw(example, tuple(chosen), variant) for example, chosen, variant in rows]
 
     def _texts(self, pool: TextPool, random: np.random.Generator) -> tuple[int, ...]:
         count, own = self.captions_per_image, len(pool.captions)
@@ -144,11 +152,11 @@ def balanced_weights(classes: Sequence[Hashable]) -> list[float]:
 
 def label_weights(examples: Sequence[Example], names: Sequence[str]) -> list[float]:
     """:func:`balanced_weights` of the combinations of some labels. Raises UserError for one that no example has."""
-    known = sorted({name for example in examples for name in example.labels})
+    known = sorted({name for labels in each(examples, "labels") for name in labels})
     for name in names:
         if name not in known:
             raise UserError(
                 f"data.balance names '{name}', which no training example has.{did_you_mean(name, known)} "
                 f"Labels: {', '.join(known) or 'none'}."
             )
-    return balanced_weights([tuple(example.labels.get(name) for name in names) for example in examples])
+    return balanced_weights([tuple(map(labels.get, names)) for labels in each(examples, "labels")])

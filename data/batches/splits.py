@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from latentcap.data.columns import each, with_field
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
-from latentcap.data.readers.splits import refuse_leaks, share_for_validation
+from latentcap.data.readers.splits import in_split, refuse_leaks, share_for_validation
 
 Source = str | list[str] | None
 
@@ -19,10 +19,10 @@ logger = logging.getLogger(__name__)
 def read_splits(
     wanted: Iterable[str],
     sources: Mapping[str, Source],
-    read: Callable[[str | list[str]], list[Example]],
+    read: Callable[[str | list[str]], Sequence[Example]],
     *,
     val_share: float,
-) -> dict[str, list[Example]]:
+) -> dict[str, Sequence[Example]]:
     """The examples of the ``wanted`` splits.
 
     A source that is given for one split is that split, whatever it calls itself.
@@ -35,42 +35,41 @@ def read_splits(
     Raises:
         UserError: a split has no examples, or a patient or case is in two.
     """
-    found: dict[str, list[Example]] = {}
-    shared: list[Example] = []
+    found: dict[str, Sequence[Example]] = {}
+    shared: Sequence[Example] = []
     wanted = list(wanted)
     for split in wanted:
         own = sources[split]
         if own is not None and split != "train":
             examples = read(own)
-            chosen = [example for example in examples if example.split == split]
-            found[split] = chosen or [replace(example, split=split) for example in examples]
+            found[split] = in_split(examples, split) or with_field(examples, "split", [split] * len(examples))
             continue
         source = sources["train"]
         if source is None:
             raise UserError(f"no {split} data: set data.{split} to a folder, a file or tars (--data.{split} PATH).")
         if not shared:
             shared = read(source)
-            if "train" in wanted and {example.split for example in shared} in ({"val"}, {"test"}):
-                shared = [replace(example, split="train") for example in shared]
+            if "train" in wanted and set(each(shared, "split")) in ({"val"}, {"test"}):
+                shared = with_field(shared, "split", ["train"] * len(shared))
             if sources["val"] is None:
                 shared = _with_validation(shared, val_share)
-        found[split] = [example for example in shared if example.split == split]
+        found[split] = in_split(shared, split)
         if not found[split]:
-            counts = Counter(example.split for example in shared)
+            counts = Counter(each(shared, "split"))
             have = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
             raise UserError(
                 f"no '{split}' examples in {source}: its splits are {have}. Set data.{split} to a source of its own, "
                 "or give the examples a 'split' field."
             )
-    refuse_leaks((example for part in found.values() for example in part), "data.train, data.val")
+    refuse_leaks(*found.values(), where="data.train, data.val")
     return found
 
 
-def _with_validation(examples: list[Example], share: float) -> list[Example]:
-    if not share or any(example.split == "val" for example in examples):
+def _with_validation(examples: Sequence[Example], share: float) -> Sequence[Example]:
+    if not share or "val" in each(examples, "split"):
         return examples
     examples = share_for_validation(examples, share=share)
-    counts = Counter(example.split for example in examples)
+    counts = Counter(each(examples, "split"))
     logger.info(
         "no validation split in the data: %d of %d training examples validate instead, the same in every run "
         "(data.val_share %g; or name a set of its own in data.val)",

@@ -135,7 +135,9 @@ class CaptionTokenizer:
                 "a BPE tokenizer cannot be extended: new merges would split known text differently. It needs no "
                 "extension, for it can write any text; keep it, or train a new one and a new model"
             )
-        texts, known = list(texts), set(self.vocab)
+        if iter(texts) is texts:
+            texts = list(texts)
+        known = set(self.vocab)
         refuse_unspaced(texts)
         sentences = sentences or FULL_STOP in known
         counts = count_words(word_tokenizer(self.vocab, sentences), texts)

@@ -6,12 +6,13 @@ Dimension letters: B examples, V slots.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from latentcap.data.columns import each
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
 
@@ -30,9 +31,9 @@ class ViewSlots:
     names: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, examples: Iterable[Example], count: int, *, known: Sequence[str] = ()) -> ViewSlots:
+    def of(cls, examples: Sequence[Example], count: int, *, known: Sequence[str] = ()) -> ViewSlots:
         """For the views of ``examples``: first those ``known`` already, then frontal, lateral, and by frequency."""
-        names = Counter(_slot_name(view) for example in examples for view in example.views)
+        names = Counter(_slot_name(view) for views in each(examples, "views") for view in views)
         order = sorted(names, key=lambda name: (name != FRONTAL, name != LATERAL, -names[name], name))
         return cls(count, tuple(dict.fromkeys((*known, *order)))[:count])
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from latentcap.data.batches.tokenizer import CaptionTokenizer
+from latentcap.data.columns import each
 from latentcap.data.example import Example
 
 VOCABULARIES = ("replace", "keep", "extend")
@@ -31,15 +32,21 @@ class TokenizerConfig:
     sentences: bool = False
 
 
-def training_texts(examples: Iterable[Example], *, paraphrases: bool) -> list[str]:
+@dataclass
+class TrainingTexts:
     """Every text that words are learned from: captions, contexts and, where asked for, paraphrases."""
-    texts: list[str] = []
-    for example in examples:
-        texts += example.captions
-        texts += example.paraphrases if paraphrases else ()
-        if example.context:
-            texts.append(example.context)
-    return texts
+
+    examples: Sequence[Example]
+    paraphrases: bool
+
+    def __iter__(self) -> Iterator[str]:
+        names = ("captions", "paraphrases", "context")
+        for captions, paraphrases, context in zip(*(each(self.examples, name) for name in names), strict=True):
+            yield from captions
+            if self.paraphrases:
+                yield from paraphrases
+            if context:
+                yield context
 
 
 def vocabulary_of(

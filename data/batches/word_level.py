@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 from latentcap.data.batches.special_tokens import SPECIAL_TOKENS
@@ -11,6 +12,7 @@ from latentcap.data.errors import UserError
 from latentcap.data.words import DEID, SAME, WORD, unspaced_language
 
 FULL_STOP = "."
+COUNTED_AT_ONCE = 100_000  # texts
 SENTENCE_END = r"|\.(?=\s|$)"  # with sentences, a full stop before a space is a word of its own
 
 
@@ -28,7 +30,8 @@ def word_tokenizer(vocab: Sequence[str], sentences: bool = False) -> Any:
 
 
 def train_words(texts: Iterable[str], min_frequency: int, sentences: bool) -> Any:
-    texts = list(texts)
+    if iter(texts) is texts:
+        texts = list(texts)
     refuse_unspaced(texts)
     counts = count_words(word_tokenizer(SPECIAL_TOKENS, sentences), texts)
     if not counts.keys() - {FULL_STOP, DEID}:
@@ -42,7 +45,7 @@ def train_words(texts: Iterable[str], min_frequency: int, sentences: bool) -> An
     return word_tokenizer([*SPECIAL_TOKENS, *words], sentences)
 
 
-def refuse_unspaced(texts: Sequence[str]) -> None:
+def refuse_unspaced(texts: Iterable[str]) -> None:
     if language := unspaced_language(texts):
         raise UserError(
             f"at least a tenth of the texts are in {language}, which is written without spaces between words, so that "
@@ -52,10 +55,12 @@ def refuse_unspaced(texts: Sequence[str]) -> None:
 
 def count_words(tokenizer: Any, texts: Iterable[str]) -> Counter[str]:
     counts: Counter[str] = Counter()
-    for text, times in Counter(texts).items():  # captions repeat
-        normal = tokenizer.normalizer.normalize_str(text)
-        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal):
-            counts[word] += times
+    waiting = iter(texts)
+    while some := Counter(islice(waiting, COUNTED_AT_ONCE)):  # captions repeat
+        for text, times in some.items():
+            normal = tokenizer.normalizer.normalize_str(text)
+            for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal):
+                counts[word] += times
     return counts
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example, ImageRef
 from latentcap.data.readers.captions import is_null, to_captions
+from latentcap.data.readers.collect import joined
 from latentcap.data.readers.fields import ReadOptions
 from latentcap.data.readers.formats import Format
 from latentcap.data.readers.paths import guess_root, native
@@ -18,7 +19,7 @@ from latentcap.data.readers.splits import known_split, normalise_split, split_in
 from latentcap.data.readers.table import examples_from_rows, rows_root
 
 
-def read_json(path: Path, options: ReadOptions, *, format: str | None = None) -> list[Example]:
+def read_json(path: Path, options: ReadOptions, *, format: str | None = None) -> Sequence[Example]:
     """A JSON file, by what it holds. Raises UserError where that is not what ``format`` says, or nothing known."""
     content = load_json(path)
     if content == []:
@@ -143,17 +144,17 @@ def _karpathy(content: Any, path: Path, options: ReadOptions) -> list[Example]:
     ]
 
 
-def _rows(content: Any, path: Path, options: ReadOptions) -> list[Example]:
+def _rows(content: Any, path: Path, options: ReadOptions) -> Sequence[Example]:
     lists = [content] if isinstance(content, list) else [rows for rows in content.values() if rows]
     root = rows_root(lists[0] if lists else [], path, options)
     if isinstance(content, list):
         return examples_from_rows(content, options, root=root, split=split_in_name(path.name), where=str(path))
-    examples: list[Example] = []
-    for name, rows in content.items():
-        if rows:
-            split = normalise_split(name, str(path))
-            examples += examples_from_rows(rows, options, root=root, split=split, where=f"{path}, '{name}'")
-    return examples
+
+    def read(name: str, rows: list[Any]) -> Sequence[Example]:
+        split = normalise_split(name, str(path))
+        return examples_from_rows(rows, options, root=root, split=split, where=f"{path}, '{name}'")
+
+    return joined((read(name, rows) for name, rows in content.items() if rows), options.columns)
 
 
 def _image_root(path: Path, options: ReadOptions, folders: tuple[str, ...], first_image: str) -> Path:

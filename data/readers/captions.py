@@ -30,14 +30,21 @@ def to_captions(value: Any, where: str = "captions") -> tuple[str, ...]:
 
     Raises UserError, beginning with ``where``, for a layout that is not known, which would else be trained on as it is.
     """
-    if is_null(value):
+    if value is None:
         return ()
     if isinstance(value, str):
-        opened = _opened(value)
-        return (value.strip(),) if opened is None else to_captions(opened, where)
+        text = value.strip()
+        opened = _opened(text) if text.startswith(("[", "{")) else None
+        return (text,) if opened is None else to_captions(opened, where)
+    if is_null(value):
+        return ()
     if isinstance(value, Mapping):
         return to_captions(value[_key(value, where)], where)
     if isinstance(value, list | tuple):
+        if {*map(type, value)} == {str}:  # by far the most frequent
+            texts = [item.strip() for item in value]
+            if not any(text.startswith(("[", "{")) for text in texts):
+                return tuple(texts)
         if value and all(isinstance(item, int | float) and not is_null(item) for item in value):
             raise UserError(
                 f"{where}: the captions are numbers ({_short(value)}), such as ids of tokens. Text is needed; name the "

@@ -29,6 +29,7 @@ VIEWS_COLUMN = "views"  # the names of a row's images, such as frontal and later
 GROUP_COLUMNS = ("patient_id", "subject_id", "case_id")
 REPORT_TARGETS = ("findings", "impression", "both", "case")
 FINDINGS = "findings"  # the label that is read from the captions where no column has it
+CACHE = Path("~/.cache/latentcap").expanduser()
 MISSING = frozenset({"", "n/a", "nan", "null"})  # texts that stand for a missing context, category or number
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,(\d{1,2}|\d{4,})|[-+]?0,\d+")
 
@@ -139,7 +140,13 @@ class ReadOptions:
 
     fields: Fields = Fields()
     image_root: Path | None = None
+    cache: Path = CACHE
     skipped: list[Skipped] = field(default_factory=list, compare=False)
+
+    @property
+    def columns(self) -> Path:
+        """Where big data sets are kept as columns."""
+        return self.cache / "examples"
 
     def skip(self, name: str, reason: str, *, expected: bool = False) -> None:
         """Take down that something is in no example."""
@@ -170,10 +177,10 @@ class Columns:
             captions=to_captions(cell(row, self.caption), where) if self.caption else (),
             paraphrases=to_captions(cell(row, self.paraphrases), where) if self.paraphrases else (),
             context=clean_text(row.get(self.context)) if self.context else None,
-            numbers={name: to_number(row.get(name)) for name in self.numbers},
-            categories={name: clean_text(row.get(name)) for name in self.categories},
+            numbers={name: to_number(row.get(name)) for name in self.numbers} if self.numbers else {},
+            categories={name: clean_text(row.get(name)) for name in self.categories} if self.categories else {},
             split=normalise_split(split, where) if split else default_split,
-            labels={name: label for name in self.labels if (label := clean_text(row.get(name)))},
+            labels={name: label for name in self.labels if (label := clean_text(row.get(name)))} if self.labels else {},
             views=to_views(row.get(VIEWS_COLUMN), len(images)),
             group=clean_text(row.get(self.group)) if self.group else None,
         )
@@ -192,6 +199,8 @@ def cell(row: Row, column: str) -> Any:
 
 def to_views(value: Any, images: int) -> tuple[str, ...]:
     """The names of a row's images: a list, or a text with commas. Empty where there is not one text for each."""
+    if value is None:
+        return ()
     names = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else ()
     cleaned = tuple(name.strip() for name in names if isinstance(name, str) and name.strip())
     return cleaned if len(cleaned) == images else ()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from latentcap.data.archives import Member
+from latentcap.data.columns import each, with_field
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
 from latentcap.data.image import ImageRef
 from latentcap.data.kinds import is_image, may_be_image
+from latentcap.data.readers.collect import joined
 from latentcap.data.readers.fields import ReadOptions
 from latentcap.data.readers.formats import Format
 from latentcap.data.readers.samples import SUFFIXES, examples_of, group
@@ -30,7 +32,7 @@ def find_metadata(folder: Path) -> list[Path]:
     return [child / name for child in splits for name in METADATA if (child / name).is_file()]
 
 
-def read_imagefolder(folder: Path, options: ReadOptions) -> list[Example]:
+def read_imagefolder(folder: Path, options: ReadOptions) -> Sequence[Example]:
     """Hugging Face's ImageFolder form: ``file_name`` is relative to the table's folder.
 
     The split is that of the split column, else of the folder that the image is in below ``folder``, else train.
@@ -38,16 +40,21 @@ def read_imagefolder(folder: Path, options: ReadOptions) -> list[Example]:
     tables = find_metadata(folder)
     if not tables:
         raise UserError(f"{folder}: no {' or '.join(METADATA)} in it, nor in folders train/, validation/, test/ in it.")
-    examples: list[Example] = []
-    for table in tables:
+
+    def read(table: Path) -> Sequence[Example]:
         inside = known_split(table.parent.name) if table.parent != folder else None
         prefix = f"{table.parent.name}/" if table.parent != folder else ""
-        read = read_table(table, options, split=inside or "unstated", id_prefix=prefix)
-        root = options.image_root or folder
-        examples += [
-            dataclasses.replace(e, split=_split_of_path(e.images[0].path, root)) if e.split == "unstated" else e
-            for e in read
-        ]
+        examples = read_table(table, options, split=inside or "unstated", id_prefix=prefix)
+        if inside or "unstated" not in each(examples, "split"):
+            return examples
+        root, known = options.image_root or folder, zip(each(examples, "split"), each(examples, "images"), strict=True)
+        return with_field(
+            examples,
+            "split",
+            [_split_of_path(images[0].path, root) if split == "unstated" else split for split, images in known],
+        )
+
+    examples = joined(map(read, tables), options.columns)
     name_unlisted(folder, examples, options, "no row of the metadata names it")
     return examples
 
@@ -84,9 +91,9 @@ def has_sidecars(folder: Path) -> bool:
     return bool(texts & keys)
 
 
-def name_unlisted(folder: Path, examples: list[Example], options: ReadOptions, reason: str) -> None:
+def name_unlisted(folder: Path, examples: Sequence[Example], options: ReadOptions, reason: str) -> None:
     """Take down the images below a folder that are in no example."""
-    listed = {os.path.realpath(image.path) for example in examples for image in example.images}
+    listed = {os.path.realpath(image.path) for images in each(examples, "images") for image in images}
     for name in files_below(folder):
         if is_image(name) and os.path.realpath(os.path.join(folder, name)) not in listed:
             options.skip(name, reason)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,7 +10,7 @@ from typing import Literal
 from latentcap.data.example import Example
 from latentcap.data.readers.fields import ReadOptions
 
-Reader = Callable[[Path, ReadOptions], list[Example]]
+Reader = Callable[[Path, ReadOptions], Sequence[Example]]
 
 
 @dataclass(frozen=True)

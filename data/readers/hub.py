@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
+from latentcap.data.readers.collect import joined
 from latentcap.data.readers.fields import ReadOptions
 from latentcap.data.readers.formats import Format
 from latentcap.data.readers.rows import TABLE_SUFFIXES
@@ -14,16 +16,17 @@ from latentcap.data.readers.table import read_table
 from latentcap.data.walk import own_outputs
 
 
-def read_hub(folder: Path, options: ReadOptions) -> list[Example]:
+def read_hub(folder: Path, options: ReadOptions) -> Sequence[Example]:
     """Every table of every split. Raises UserError where there is none, or where several folders each have a set."""
     tables = find_tables(folder)
     if not tables:
         raise UserError(f"{folder}: no tables named by their split in it, such as train-00000.parquet or val.csv.")
-    examples: list[Example] = []
-    for table, split in tables:
+
+    def read(table: Path, split: str) -> Sequence[Example]:
         prefix = f"{table.relative_to(folder).with_suffix('')}/" if table.suffix.lower() == ".parquet" else ""
-        examples += read_table(table, options, split=split, id_prefix=prefix)
-    return examples
+        return read_table(table, options, split=split, id_prefix=prefix)
+
+    return joined((read(table, split) for table, split in tables), options.columns)
 
 
 def find_tables(folder: Path) -> list[tuple[Path, str]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
+from latentcap.data.readers.collect import joined
 from latentcap.data.readers.fields import IMAGE_COLUMNS, ReadOptions
 from latentcap.data.readers.formats import Format
 from latentcap.data.readers.paths import HUGGINGFACE_PREFIX, shorten
@@ -21,7 +23,7 @@ def is_saved_dataset(folder: Path) -> bool:
     return any((folder / name).is_file() for name in MARKERS)
 
 
-def read_huggingface(source: str | Path, options: ReadOptions) -> list[Example]:
+def read_huggingface(source: str | Path, options: ReadOptions) -> Sequence[Example]:
     """Every split of the data set; one of no usual name is train. Embedded images are held in memory.
 
     Raises:
@@ -43,9 +45,9 @@ def read_huggingface(source: str | Path, options: ReadOptions) -> list[Example]:
     except Exception as error:  # the package raises its own, the hub's and the network's errors
         raise UserError(f"{shorten(name)}: cannot be loaded as a Hugging Face data set ({error}).") from None
     splits = dict(loaded) if isinstance(loaded, dict) else {str(getattr(loaded, "split", None) or "train"): loaded}
-    examples: list[Example] = []
-    for split, part in splits.items():
-        examples += examples_from_rows(
+
+    def read(split: str, part: Any) -> Sequence[Example]:
+        return examples_from_rows(
             _rows(part, options, datasets.Image),
             options,
             root=options.image_root or Path(),
@@ -53,7 +55,8 @@ def read_huggingface(source: str | Path, options: ReadOptions) -> list[Example]:
             where=f"{name}, split {split}",
             id_prefix=f"{split}/",
         )
-    return examples
+
+    return joined((read(split, part) for split, part in splits.items()), options.columns)
 
 
 def _rows(part: Any, options: ReadOptions, image_type: Any) -> list[dict[str, Any]]:

@@ -9,13 +9,17 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from latentcap.data.columns import each, with_field
 from latentcap.data.errors import UserError, did_you_mean
 from latentcap.data.example import Example
 from latentcap.data.kinds import IMAGE_SUFFIXES, is_image, why_not_read
 from latentcap.data.readers import flickr8k, folders, hub, huggingface, medical, webdataset
 from latentcap.data.readers.annotations import COCO, KARPATHY, read_json
+from latentcap.data.readers.collect import collect, joined
 from latentcap.data.readers.delimited import find_separator
-from latentcap.data.readers.fields import CAPTION_COLUMNS, FINDINGS, IMAGE_COLUMNS, Fields, ReadOptions, Skipped
+from latentcap.data.readers.fields import CACHE, CAPTION_COLUMNS, FINDINGS, IMAGE_COLUMNS, Fields, ReadOptions, Skipped
 from latentcap.data.readers.formats import Format
 from latentcap.data.readers.medical.chexpert import findings_in
 from latentcap.data.readers.paths import HUGGINGFACE_PREFIX, existing, expand_sources, shorten
@@ -55,7 +59,8 @@ def read_examples(
     fields: Fields = Fields(),  # noqa: B008  (frozen)
     allow_leaks: bool = False,
     skipped: list[Skipped] | None = None,
-) -> list[Example]:
+    cache_dir: str | Path = CACHE,
+) -> Sequence[Example]:
     """Read a data set, or several one after the other, without opening an image.
 
     Args:
@@ -66,10 +71,12 @@ def read_examples(
         split: ``train``, ``val`` or ``test`` (or another usual name of one) to read only that.
         fields: the names of the columns, and how reports are read.
         allow_leaks: read data with a patient or case in two splits, to look at it.
+        cache_dir: where data of many examples are kept as columns, so that the next call need not read them again.
         skipped: a list that takes what was seen and is in no example. By default the log says how much that is.
 
     Returns:
-        Examples in the order of the source, with ids that are unique in the list: a repeated one gets ``#2``, ``#3``.
+        A list, or, of more than some thousands, :class:`~latentcap.data.columns.ExampleColumns`: examples in the order
+        of the source, with ids that are unique: a repeated one gets ``#2``, ``#3``.
 
     Raises:
         UserError: anything in the source that cannot be read, with what is accepted, and a patient or case that is in
@@ -79,20 +86,21 @@ def read_examples(
         raise UserError(
             f"unknown data format '{format}'.{did_you_mean(format, FORMATS)} Formats: auto, {', '.join(FORMATS)}."
         )
-    options = ReadOptions(fields, existing(image_root, "image root") if image_root else None)
+    root = existing(image_root, "image root") if image_root else None
+    options = ReadOptions(fields, root, Path(cache_dir).expanduser())
     paths = expand_sources(source)
-    examples = [example for path in paths for example in _read_one(path, format, options)]
+    examples = joined((_read_one(path, format, options) for path in paths), options.columns)
     where = shorten(", ".join(paths))
     if skipped is None:
         _log(options.skipped, where)
     else:
         skipped += options.skipped
     if not allow_leaks:
-        refuse_leaks(examples, where)
+        refuse_leaks(examples, where=where)
     return select_split(_with_unique_ids(examples), split, where)
 
 
-def _read_one(source: str, format: str, options: ReadOptions) -> list[Example]:
+def _read_one(source: str, format: str, options: ReadOptions) -> Sequence[Example]:
     if source.startswith(HUGGINGFACE_PREFIX):
         return huggingface.read_huggingface(source, options)
     path = Path(source)
@@ -107,20 +115,23 @@ def _read_one(source: str, format: str, options: ReadOptions) -> list[Example]:
         raise UserError(f"{path}: a {found}, where the format '{form.name}' needs a {form.kind}.")
     examples = form.read(path, options)
     if FINDINGS in options.fields.labels:
-        examples = list(map(_with_findings, examples))
+        examples = collect(map(_with_findings, examples), options.columns)
     if frame := options.fields.frame:
-        examples = [
-            dataclasses.replace(e, images=tuple(dataclasses.replace(image, frame=frame) for image in e.images))
-            for e in examples
-        ]
+        examples = collect((_of_frame(example, frame) for example in examples), options.columns)
     style = options.fields.text_style or ("clean" if form.medical else None)
-    return [_in_style(example, style) for example in examples] if style else examples
+    return collect((_in_style(example, style) for example in examples), options.columns) if style else examples
 
 
 def _with_findings(example: Example) -> Example:
     """The label ``findings`` by rule from the captions, where the data has none of its own."""
     found = "" if FINDINGS in example.labels else findings_in("\n".join(example.captions))
     return dataclasses.replace(example, labels={**example.labels, FINDINGS: found}) if found else example
+
+
+def _of_frame(example: Example, frame: int | str) -> Example:
+    return dataclasses.replace(
+        example, images=tuple(dataclasses.replace(image, frame=frame) for image in example.images)
+    )
 
 
 def _in_style(example: Example, style: str) -> Example:
@@ -185,14 +196,17 @@ def _form_of_folder(folder: Path) -> Format:
     raise UserError(f"{folder}: {images:,} images but no captions in a form that is known.{hint} Looked for: {looked}.")
 
 
-def _with_unique_ids(examples: Sequence[Example]) -> list[Example]:
+def _with_unique_ids(examples: Sequence[Example]) -> Sequence[Example]:
+    hashes = np.fromiter(map(hash, each(examples, "id")), np.int64, len(examples))
+    if len(np.unique(hashes)) == len(examples):  # a tenth of the memory that the ids themselves would take
+        return examples
     seen: Counter[str] = Counter()
-    unique = []
-    for example in examples:
-        seen[example.id] += 1
-        count = seen[example.id]
-        unique.append(dataclasses.replace(example, id=f"{example.id}#{count}") if count > 1 else example)
-    return unique
+
+    def unique(id: str) -> str:
+        seen[id] += 1
+        return f"{id}#{seen[id]}" if seen[id] > 1 else id
+
+    return with_field(examples, "id", list(map(unique, each(examples, "id"))))
 
 
 def _log(skipped: Sequence[Skipped], where: str) -> None:

@@ -27,6 +27,22 @@ def load_rows(path: Path) -> list[Row]:
     return rows
 
 
+class TableRows:
+    """The rows of a table, read anew each time they are asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter_rows(self.path)
+
+    def first(self) -> Row:
+        """Raises UserError where there is none."""
+        for row in self:
+            return row
+        raise UserError(f"{self.path}: {_no_rows(self.path)}")
+
+
 def _no_rows(path: Path) -> str:
     if not path.stat().st_size:
         return "the file is empty."

@@ -2,64 +2,85 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+import os
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from latentcap.data.arrow import BLOCK
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example, ImageRef
 from latentcap.data.readers.captions import is_null
-from latentcap.data.readers.fields import IMAGE_COLUMNS, ReadOptions, Row, addresses_alone, clean_text
+from latentcap.data.readers.collect import collect
+from latentcap.data.readers.fields import IMAGE_COLUMNS, Columns, ReadOptions, Row, addresses_alone, clean_text
+from latentcap.data.readers.kept import kept
+from latentcap.data.readers.merge import merged
 from latentcap.data.readers.paths import guess_root, native
-from latentcap.data.readers.rows import columns_of, load_rows
+from latentcap.data.readers.rows import TableRows, columns_of
 from latentcap.data.readers.splits import split_in_name
 
 IMAGE_FOLDERS = ("images", "Images", "image", "img", "imgs", "photos")
 
 
-def read_table(path: Path, options: ReadOptions, *, split: str | None = None, id_prefix: str = "") -> list[Example]:
+def read_table(path: Path, options: ReadOptions, *, split: str | None = None, id_prefix: str = "") -> Sequence[Example]:
     """JSON Lines, CSV, TSV or Parquet. ``split`` is that of rows that state none; by default the file name says it."""
     split = split or split_in_name(path.name)
-    rows = load_rows(path)
-    root = rows_root(rows, path, options)
-    return examples_from_rows(rows, options, root=root, split=split, where=str(path), id_prefix=id_prefix)
+    rows = TableRows(path)
+    root = rows_root([rows.first()], path, options)
+
+    def read() -> Sequence[Example]:
+        return examples_from_rows(rows, options, root=root, split=split, where=str(path), id_prefix=id_prefix)
+
+    return kept([path], options, (str(path), str(root), split, id_prefix), read)
 
 
 def examples_from_rows(
-    rows: Sequence[Row], options: ReadOptions, *, root: Path, split: str, where: str, id_prefix: str = ""
-) -> list[Example]:
-    """Examples in the order of their first rows.
+    rows: Iterable[Row], options: ReadOptions, *, root: Path, split: str, where: str, id_prefix: str = ""
+) -> Sequence[Example]:
+    """Examples in the order of their first rows, which are gone through again where they have to be.
 
     Rows with the same images, split, context, numbers and categories, and the same id where ``Fields.id`` names its
     column, are one example with the captions of all. Its id is that of the first row, or else its first image's path.
     """
-    columns = options.fields.resolve(columns_of(rows), where)
-    assert columns.image is not None
-    merged: dict[tuple[Any, ...], Example] = {}
-    for number, row in enumerate(rows, start=1):
+
+    def read(names: Sequence[str]) -> Sequence[Example]:
+        keys = array("q")
+        columns = options.fields.resolve(names, where)
+        known = set(names)
+
+        def examples() -> Iterator[Example]:
+            for number, row in enumerate(rows, start=1):
+                if not row.keys() <= known:
+                    known.update(row)
+                    if options.fields.resolve(known, where) != columns:
+                        raise _OtherColumns
+                yield _example(row, number, columns, keys, named=bool(options.fields.id))
+
+        return merged(collect(examples(), options.columns), keys, options.columns)
+
+    def _example(row: Row, number: int, columns: Columns, keys: array[int], *, named: bool) -> Example:
         at = f"{where}, row {number}"
-        images = row_images(row.get(columns.image), root, at)
+        value = row.get(columns.image)  # type: ignore[arg-type]
+        images = row_images(value, root, at)
         id = clean_text(row.get(columns.id)) if columns.id else None
-        name = id or id_prefix + row_name(row.get(columns.image), number, root)
+        name = id or id_prefix + row_name(value, number, root)
         example = columns.example(row, id=name, images=images, default_split=split, where=at)
-        key = (
-            images,
-            example.split,
-            example.context,
-            tuple(example.numbers.items()),
-            tuple(example.categories.items()),
-            id if options.fields.id else None,
-        )
-        first = merged.get(key)
-        if first is not None:
-            example = dataclasses.replace(
-                first,
-                captions=first.captions + example.captions,
-                paraphrases=first.paraphrases + example.paraphrases,
-            )
-        merged[key] = example
-    return list(merged.values())
+        # As text: Python's hash of -1 is that of -2.
+        known = f"{example.numbers}{example.categories}" if example.numbers or example.categories else ""
+        keys.append(hash((images, example.split, example.context, known, id if named else None)))
+        return example
+
+    try:
+        return read(columns_of(islice(rows, BLOCK)))
+    except (UserError, _OtherColumns):  # a row further down may have the column, or the file another fault
+        return read(columns_of(rows))
+
+
+class _OtherColumns(Exception):
+    """A row has a column that changes which columns are meant."""
 
 
 def rows_root(rows: Sequence[Row], path: Path, options: ReadOptions) -> Path:
@@ -86,6 +107,8 @@ def image_root(path: Path, first: Any) -> Path:
 
 def row_images(value: Any, root: Path, where: str) -> tuple[ImageRef, ...]:
     """A path, encoded bytes, ``{"bytes", "path"}`` as in Hugging Face Parquet files, or a list of those (views)."""
+    if isinstance(value, str):
+        return (_image(value, root, where),)
     values = value if isinstance(value, list | tuple) else [value]
     images = tuple(_image(item, root, where) for item in values)
     if not images:
@@ -94,20 +117,33 @@ def row_images(value: Any, root: Path, where: str) -> tuple[ImageRef, ...]:
 
 
 def _image(value: Any, root: Path, where: str) -> ImageRef:
-    if isinstance(value, Mapping):
-        value = value.get("path") if value.get("bytes") is None else value["bytes"]
-    if isinstance(value, bytes):
-        return ImageRef(path=where, data=value)
-    if is_null(value) or not str(value).strip():
+    if not isinstance(value, str):
+        if isinstance(value, Mapping):
+            value = value.get("path") if value.get("bytes") is None else value["bytes"]
+        if isinstance(value, bytes):
+            return ImageRef(path=where, data=value)
+        value = "" if is_null(value) else str(value)
+    text = value.strip()
+    if not text:
         raise UserError(f"{where}: no image. Every row needs the path of one; leave the row out, or complete it.")
-    if str(value).lstrip().startswith(("http://", "https://")):
-        raise addresses_alone(where, str(value).strip())
-    return ImageRef(path=str(root / native(str(value).strip(), root)))
+    if text.startswith(("http://", "https://")):
+        raise addresses_alone(where, text)
+    path = native(text, root)
+    cut = path.rfind("/") + 1
+    name = path[cut:]
+    return ImageRef(str(root / path) if name in ("", ".") else _folder(str(root), path[:cut]) + name)
+
+
+@lru_cache(maxsize=4096)
+def _folder(root: str, name: str) -> str:
+    """What a path in a folder begins with. A path is slow to make, and a folder has many images."""
+    folder = str(Path(root, name))
+    return "" if folder == "." else os.path.join(folder, "")
 
 
 def row_name(value: Any, number: int, root: Path) -> str:
     """What the image column calls the row's first image, or ``row-NUMBER`` where it holds bytes without a name."""
-    first = value[0] if isinstance(value, list | tuple) else value
+    first = value[0] if isinstance(value, (list, tuple)) else value
     if isinstance(first, Mapping):
         first = first.get("path")
     return native(first.strip(), root) if isinstance(first, str) and first.strip() else f"row-{number}"

@@ -24,6 +24,7 @@ from latentcap.batch.run import Run
 from latentcap.batch.run_folder import RunFolder
 from latentcap.batch.settings import WorkerSettings
 from latentcap.bench.captioning import pictures
+from latentcap.bench.memory import kib
 from latentcap.bench.timing import Section, Setting, Spread, in_turns, ratio, type_name
 from latentcap.captioner import CPU_BATCH
 from latentcap.data.batches.transforms import eval_transform, load_image
@@ -264,12 +265,3 @@ def _measure(source: Path, model: Path, output: Path, device: str) -> dict[str, 
         file.seek(before)
         lines = sum(1 for _ in file)
     return {"first": first - start, "rate": lines / (time.perf_counter() - first), "peak": peak / 1024}
-
-
-def kib(process: int, what: str) -> int:
-    """KiB that a running process holds (VmRSS), or the most that it has held (VmHWM); 0 where it has ended."""
-    try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith(what)), 0)

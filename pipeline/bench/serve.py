@@ -21,8 +21,9 @@ from typing import Any
 
 from latentcap.batch.local_engine import LocalEngine
 from latentcap.batch.settings import WorkerSettings
-from latentcap.bench.batch import kib, program
+from latentcap.bench.batch import program
 from latentcap.bench.captioning import pictures
+from latentcap.bench.memory import kib
 from latentcap.bench.timing import Section, Setting
 from latentcap.captioner import Captioner
 from latentcap.data.example import ImageRef

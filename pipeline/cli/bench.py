@@ -28,6 +28,7 @@ BENCHMARKS = {
     "batch": "many images: the program beside its own CNN, beams, memory",
     "video": "live captions of a video, with all heads and with one of each kind",
     "serve": "the server with 1, 8 and 64 clients, beside batch captioning",
+    "data": "reading tables of up to ten million rows, and the start of training on them",
     "precision": "training in float32, bfloat16 and float16: time, memory, loss",
 }
 MODEL_BENCHMARKS = ("captioning", "batch", "video", "serve")  # with a trained model and images

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from latentcap.data.columns import each
 from latentcap.data.errors import UserError, did_you_mean
 from latentcap.data.example import SEVERAL, Example
 from latentcap.data.readers.fields import FINDINGS
@@ -23,7 +24,9 @@ def lists_of(examples: Sequence[Example], names: Sequence[str]) -> list[str]:
         name
         for name in names
         if name == FINDINGS
-        or any(SEVERAL in label or not label for example in examples if (label := example.labels.get(name)) is not None)
+        or any(
+            SEVERAL in label or not label for held in each(examples, "labels") if (label := held.get(name)) is not None
+        )
     ]
 
 
@@ -31,7 +34,7 @@ def list_shares(examples: Sequence[Example], classes: Mapping[str, Sequence[str]
     """For each label with several values the share of examples with it that have each of its ``classes``."""
     found = {}
     for name in lists_of(examples, list(classes)):
-        rows = [set(values_of(label)) for example in examples if (label := example.labels.get(name)) is not None]
+        rows = [set(values_of(label)) for held in each(examples, "labels") if (label := held.get(name)) is not None]
         found[name] = [round(sum(value in row for row in rows) / len(rows), 6) for value in classes[name]]
     return found
 
@@ -45,10 +48,10 @@ def label_classes(examples: Sequence[Example], names: Sequence[str]) -> dict[str
     found = {}
     lists = lists_of(examples, names)
     for name in names:
-        held = [label for example in examples if (label := example.labels.get(name))]
+        held = [label for labels in each(examples, "labels") if (label := labels.get(name))]
         counts = Counter(value for label in held for value in (set(values_of(label)) if name in lists else (label,)))
         if not counts:
-            known = sorted({key for example in examples for key in example.labels})
+            known = sorted({key for labels in each(examples, "labels") for key in labels})
             have = f" Labels there: {', '.join(known)}." if known else " The examples have no labels at all."
             raise UserError(f"no training example has a label '{name}'.{did_you_mean(name, known)}{have}")
         found[name] = sorted(value for value, count in counts.items() if count >= MIN_COUNT)

@@ -21,6 +21,7 @@ from latentcap.data.batches.context import ContextCollator, ContextFields, load_
 from latentcap.data.batches.datamodule import CaptionData
 from latentcap.data.batches.dataset import Batch
 from latentcap.data.batches.image_config import ImageConfig
+from latentcap.data.columns import each
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
 from latentcap.in_the_box import find_model
@@ -151,7 +152,7 @@ class CaptionModule(L.LightningModule):
         """Make the datasets; what the backbone's frozen layers give is computed now, once for each image."""
         assert self.model is not None
         backbone = self.model.backbone.built
-        most = max(len(example.images) for examples in data.examples.values() for example in examples)
+        most = max(len(images) for examples in data.examples.values() for images in each(examples, "images"))
         if most > self.config.max_views:
             raise UserError(
                 f"the data have examples with up to {most} views, and model.model.max_views is "
