@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
+import tarfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +18,7 @@ from latentcap.data.arrow import encode_rows, write_batches
 from latentcap.data.columns import ExampleColumns, each, gather, take, with_field
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example, ImageRef
-from latentcap.data.readers import Fields, collect, read_examples
+from latentcap.data.readers import Fields, collect, read_examples, webdataset
 from latentcap.data.readers.fields import Skipped
 from latentcap.data.readers.splits import in_split, share_for_validation
 from tests.helpers import picture
@@ -24,7 +26,7 @@ from tests.helpers import picture
 ODD = [
     Example(
         "a\udcff",  # names of files may be no text
-        (ImageRef("p\udcff/é.jpg"), ImageRef("t.tar", 5, 7, "n.png")),
+        (ImageRef("p\udcff/é.jpg"), ImageRef("t.zip", 5, 7, "n.png", 9, "middle")),
         ("x", "half of 🌈: \ud83c"),
         ("another",),
         None,
@@ -132,6 +134,20 @@ def parquet(folder: Path) -> Path:
     return folder / "t.parquet"
 
 
+def tar(folder: Path) -> Path:
+    with tarfile.open(folder / "val-0.tar", "w") as archive:
+        for n in range(30):
+            for name, content in (
+                (f"{n}.jpg", b"jpeg"),
+                (f"{n}.json", json.dumps(rows(30)[n]).encode()),
+                ("x.rar", b""),
+            ):
+                header = tarfile.TarInfo(name)
+                header.size = len(content)
+                archive.addfile(header, io.BytesIO(content))
+    return folder / "val-0.tar"
+
+
 def of_splits(folder: Path) -> Path:
     """Tables of splits that call their images the same."""
     for name in ("train.jsonl", "test.jsonl"):
@@ -148,7 +164,7 @@ def metadata(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("make", [jsonl, parquet, of_splits, metadata])
+@pytest.mark.parametrize("make", [jsonl, parquet, of_splits, metadata, tar])
 def test_readers_give_columns_equal_to_the_list(
     make: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,3 +246,14 @@ def test_a_broken_file_is_made_again(table: Path, suffix: str, tmp_path: Path) -
 def test_a_cache_that_cannot_be_made_costs_no_more_than_time(table: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert read_examples(table, cache_dir=tmp_path / "file")[8].captions == ("c8",)
+
+
+def test_a_large_tar_is_indexed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webdataset, "LEAST_KEPT", 20)
+    path = tar(tmp_path)
+    first = read_examples(path, fields=EVERYTHING, cache_dir=tmp_path / "cache")
+    monkeypatch.setattr(webdataset, "read_members", lambda path: pytest.fail("the tar was opened again"))
+    again = read_examples(path, fields=EVERYTHING, cache_dir=tmp_path / "cache")
+    assert isinstance(again, list)
+    assert again == first
+    assert again[3].images[0].read_bytes() == b"jpeg"

@@ -1,22 +1,27 @@
-"""WebDataset tars: ``KEY.jpg`` with ``KEY.txt`` or ``KEY.json``. Indexed once over the headers, never unpacked."""
+"""WebDataset tars: ``KEY.jpg`` with ``KEY.txt`` or ``KEY.json``. Indexed over the headers, never unpacked; what is in
+a large one is kept beside the cache."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from latentcap.data.archives import Member, members_of
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
+from latentcap.data.readers.collect import joined
 from latentcap.data.readers.fields import ReadOptions
 from latentcap.data.readers.formats import Format
+from latentcap.data.readers.kept import kept
 from latentcap.data.readers.rows import refuse_stand_in
 from latentcap.data.readers.samples import SUFFIXES, examples_of, group
 from latentcap.data.readers.splits import known_split, split_in_name
 from latentcap.data.walk import own_outputs
 
+LEAST_KEPT = 1000  # samples; fewer are indexed again in less than a second
 
-def read_webdataset(path: Path, options: ReadOptions) -> list[Example]:
+
+def read_webdataset(path: Path, options: ReadOptions) -> Sequence[Example]:
     """One tar, or every tar of a folder or of the folders in it.
 
     The split of a sample is that in its JSON, else that of the folder or of the tar's name (``val-00000.tar``), else
@@ -27,11 +32,12 @@ def read_webdataset(path: Path, options: ReadOptions) -> list[Example]:
     tars = find_tars(path)
     if not tars:
         raise UserError(f"{path}: no .tar file in it, nor in the folders in it.")
-    examples: list[Example] = []
-    for tar in tars:
+
+    def read(tar: Path) -> Sequence[Example]:
         inside = known_split(tar.parent.name) if tar.parent != path else None
-        examples += _read_tar(tar, options, inside or split_in_name(tar.name))
-    return examples
+        return _read_tar(tar, options, inside or split_in_name(tar.name))
+
+    return joined(map(read, tars), options.columns)
 
 
 def find_tars(folder: Path) -> list[Path]:
@@ -50,12 +56,15 @@ def read_members(path: Path) -> Iterator[Member]:
         raise UserError(f"{path}: {error}.") from None
 
 
-def _read_tar(path: Path, options: ReadOptions, split: str) -> list[Example]:
-    samples = group(read_members(path), options)
-    if not samples:
-        looked = f"KEY.jpg (.png, ...) with KEY{', KEY'.join(SUFFIXES)}"
-        raise UserError(f"{path}: no images in the tar. Looked for {looked}.")
-    return examples_of(samples, options, where=str(path), split=lambda key: split, name=lambda key, _: key)
+def _read_tar(path: Path, options: ReadOptions, split: str) -> Sequence[Example]:
+    def read() -> Sequence[Example]:
+        samples = group(read_members(path), options)
+        if not samples:
+            looked = f"KEY.jpg (.png, ...) with KEY{', KEY'.join(SUFFIXES)}"
+            raise UserError(f"{path}: no images in the tar. Looked for {looked}.")
+        return examples_of(samples, options, where=str(path), split=lambda key: split, name=lambda key, _: key)
+
+    return kept([path], options, (str(path), split), read, least=LEAST_KEPT)
 
 
 FORMAT = Format("webdataset", read_webdataset, find_tars, kind="", looked_for=".tar files (WebDataset)")
