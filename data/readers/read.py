@@ -128,7 +128,7 @@ def _with_findings(example: Example) -> Example:
     return dataclasses.replace(example, labels={**example.labels, FINDINGS: found}) if found else example
 
 
-def _of_frame(example: Example, frame: int | str) -> Example:
+def _of_frame(example: Example, frame: str) -> Example:
     return dataclasses.replace(
         example, images=tuple(dataclasses.replace(image, frame=frame) for image in example.images)
     )

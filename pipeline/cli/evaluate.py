@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def read_data(options: argparse.Namespace) -> tuple[list[Example], list[Example]]:
+def read_data(options: argparse.Namespace) -> tuple[Sequence[Example], list[Example]]:
     """All examples that may be scored, and those whose captions were trained on."""
     fields = parse_fields(options.field)
     if options.tokenizer == "r2gen" and fields.text_style is None:
