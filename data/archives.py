@@ -9,9 +9,10 @@ import struct
 import tarfile
 import zipfile
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from latentcap.data.image import ImageRef
+from latentcap.data.remote import open_binary
 
 ARCHIVES = (".tar", ".zip")
 LINK = "a link in an archive: links are not followed"
@@ -53,15 +54,11 @@ def members_of(path: str | os.PathLike[str]) -> Iterator[Member]:
 
 def _tarred(path: str) -> Iterator[Member]:
     try:
-        if os.path.getsize(path) % tarfile.BLOCKSIZE:
-            raise tarfile.ReadError("its end is missing")
-        with tarfile.open(path, "r:") as archive:
-            for header in archive:
-                name = header.name.removeprefix("./")
-                if header.isfile() or header.issym() or header.islnk():
-                    place = ImageRef(path, offset=header.offset_data, size=header.size, name=name)
-                    yield Member(name, place, "" if header.isfile() else LINK)
-                archive.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
+        with open_binary(path) as file:
+            if file.seek(0, os.SEEK_END) % tarfile.BLOCKSIZE:
+                raise tarfile.ReadError("its end is missing")
+            file.seek(0)
+            yield from _headers(path, file)
     except (tarfile.TarError, OSError) as error:
         raise OSError(
             f"not a complete, uncompressed tar ({error}). Copy it again, or decompress it first: its images are read "
@@ -69,9 +66,19 @@ def _tarred(path: str) -> Iterator[Member]:
         ) from None
 
 
+def _headers(path: str, file: BinaryIO) -> Iterator[Member]:
+    with tarfile.open(fileobj=file, mode="r:") as archive:
+        for header in archive:
+            name = header.name.removeprefix("./")
+            if header.isfile() or header.issym() or header.islnk():
+                place = ImageRef(path, offset=header.offset_data, size=header.size, name=name)
+                yield Member(name, place, "" if header.isfile() else LINK)
+            archive.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
+
+
 def _zipped(path: str) -> Iterator[Member]:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_binary(path) as file, zipfile.ZipFile(file) as archive:
             headers = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error, OSError) as error:
         raise OSError(f"not a complete zip ({error}). Copy it again: the list of its files is at its end") from None

@@ -12,8 +12,10 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from latentcap.data.dicom import decode_dicom, frame_place, frames_of, is_dicom
-from latentcap.data.kinds import START, plugin_of, what_it_is
+from latentcap.data.kinds import START, is_raw, plugin_of, what_it_is
 from latentcap.data.pixels import deep_colour, has_alpha, is_deep_colour, no_data_of, spread
+from latentcap.data.raw import decode_raw
+from latentcap.data.remote import is_remote, open_binary, read_part
 from latentcap.data.tiff import decode_tiff, is_tiff, needs_more_than_pillow
 from latentcap.data.zips import read_zipped
 
@@ -22,7 +24,8 @@ GREY_OF_MANY_BITS = ("I", "F")  # how the names of such modes begin
 
 @dataclass(slots=True, unsafe_hash=True)  # frozen, it would take three times as long to make
 class ImageRef:
-    """Where the bytes of one image are: a file, a place in an archive, or memory. Never changed.
+    """Where the bytes of one image are: a file, here or behind an address, a place in an archive, or memory. Never
+    changed.
 
     In a tar it is a byte range. In a zip, ``offset`` is that of the file's header, ``size`` what it takes in the
     archive and ``unpacked`` what that unpacks to. So archives are random access: nothing is unpacked. ``frame`` is
@@ -46,7 +49,8 @@ class ImageRef:
 
     @property
     def in_tar(self) -> bool:
-        return self.offset is not None and self.unpacked is None
+        """Whether it is in a tar on this machine."""
+        return self.offset is not None and self.unpacked is None and not is_remote(self.path)
 
     def __str__(self) -> str:
         return f"{self.path}:{self.name}" if self.name else self.path
@@ -75,12 +79,15 @@ class ImageRef:
     def _read(self, most: int | None = None) -> bytes:
         if self.data is not None:
             return self.data[:most]
-        with open(self.path, "rb") as file:
+        limit = min((given for given in (most, self.size) if given is not None), default=None)
+        if self.unpacked is None and is_remote(self.path):
+            return read_part(self.path, self.offset or 0, limit)
+        with open_binary(self.path) as file:
             if self.unpacked is not None:
                 place = {"offset": self.offset or 0, "size": self.size or 0, "unpacked": self.unpacked}
                 return read_zipped(file, **place, most=most)
             file.seek(self.offset or 0)
-            return file.read(min((limit for limit in (most, self.size) if limit is not None), default=-1))
+            return file.read(-1 if limit is None else limit)
 
     def open(self) -> Image.Image:
         """The decoded image: RGB, turned by its EXIF orientation. Raises OSError for anything unreadable."""
@@ -95,6 +102,8 @@ def decode_image(encoded: bytes, *, name: str = "", side: int | None = None) -> 
     """
     if is_dicom(encoded):
         return decode_dicom(encoded, name=os.path.basename(name)).convert("RGB")
+    if is_raw(name):
+        return to_rgb(decode_raw(encoded))
     try:
         with _open(encoded) as image:
             if side is not None:

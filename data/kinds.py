@@ -9,20 +9,22 @@ from importlib.util import find_spec
 from latentcap.data.dicom import is_dicom
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
-PLUGINS = {  # what Pillow reads with a plugin: suffixes, module, how it is called
-    "pillow_heif": ((".heic", ".heif", ".hif"), "a HEIC photo"),
-    "pillow_jxl": ((".jxl",), "a JPEG XL image"),
+RAW_SUFFIXES = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw")
+PLUGINS = {  # what is read with a package of an extra: suffixes, how it is called, the extra
+    "pillow_heif": ((".heic", ".heif", ".hif"), "a HEIC photo", "heic"),
+    "pillow_jxl": ((".jxl",), "a JPEG XL image", "heic"),
+    "rawpy": (RAW_SUFFIXES, "a camera's raw file", "raw"),
 }
 IMAGE_SUFFIXES = frozenset(
     (
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".gif", ".bmp", ".dib"),
         *(".tif", ".tiff", ".jp2", ".j2k", ".jpx", ".pbm", ".pgm", ".ppm", ".pnm", ".tga", ".ico", ".qoi", ".psd"),
         *DICOM_SUFFIXES,
-        *(suffix for suffixes, _ in PLUGINS.values() for suffix in suffixes),
+        *(suffix for suffixes, *_ in PLUGINS.values() for suffix in suffixes),
     )
 )
 """What is taken for an image by its name, everywhere."""
-RAW = "a camera's raw file: develop it first, as JPEG or PNG"
+RAW = "a camera's raw file: its name has to end as the camera called it (.cr2, .raf)"
 VIDEO = "a video: 'latentcap caption --every 2s' reads it, all else needs its frames as images"
 PACKED = "a compressed archive: unpack it (to caption images, a .zip and a plain .tar may stay as they are)"
 DRAWING = "a document or drawing: export it as PNG or JPEG"
@@ -32,7 +34,6 @@ VIDEO_SUFFIXES = (
     *(".mpg", ".mpeg", ".wmv", ".m2ts", ".ogv", ".flv"),
 )
 NOT_READ = {
-    **dict.fromkeys((".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"), RAW),
     **dict.fromkeys(VIDEO_SUFFIXES, VIDEO),
     **dict.fromkeys((".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"), PACKED),
     **dict.fromkeys((".pdf", ".svg", ".eps", ".ai"), DRAWING),
@@ -110,9 +111,9 @@ def may_be_image(name: str) -> bool:
 def why_not_read(name: str) -> str:
     """Why a file of this name is no image that is read here, or "" where it is one or has nothing to do with images."""
     suffix = suffix_of(name)
-    for module, (suffixes, what) in PLUGINS.items():
+    for module, (suffixes, *_) in PLUGINS.items():
         if suffix in suffixes and find_spec(module) is None:
-            return f"{what}; it {needs_plugin()}"
+            return needs_plugin(module)
     if is_dicom_directory(name):
         return "the directory of a DICOM medium: its images are in the files beside it"
     return NOT_READ.get(suffix, "")
@@ -123,13 +124,14 @@ def is_dicom_directory(name: str) -> bool:
     return os.path.basename(name).upper() == "DICOMDIR"
 
 
-def is_picture(name: str) -> bool:
-    """Whether a file is a picture by its name, read here or not."""
-    return is_image(name) or NOT_READ.get(suffix_of(name)) == RAW
+def is_raw(name: str) -> bool:
+    """Whether a file name is that of a camera's raw file."""
+    return suffix_of(name) in RAW_SUFFIXES
 
 
-def needs_plugin() -> str:
-    return "needs the extra 'heic': pip install 'latentcap[heic]'"
+def needs_plugin(module: str) -> str:
+    _, what, extra = PLUGINS[module]
+    return f"{what}; it needs the extra '{extra}': pip install 'latentcap[{extra}]'"
 
 
 def begins_as_image(start: bytes) -> bool:
@@ -158,7 +160,7 @@ def what_it_is(start: bytes, name: str = "") -> str:
     plugin = plugin_of(start)
     if plugin is not None:
         missing = find_spec(plugin) is None
-        return f"{PLUGINS[plugin][1]}; it {needs_plugin()}" if missing else f"{PLUGINS[plugin][1]} that is damaged"
+        return needs_plugin(plugin) if missing else f"{PLUGINS[plugin][1]} that is damaged"
     if begins_as_image(start):
         return "damaged, or an image of a kind that Pillow does not read"
     for pattern, what in _CONTENTS:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 
 from latentcap.data.errors import UserError, did_you_mean
+from latentcap.data.remote import is_remote
 
 HUGGINGFACE_PREFIX = "hf:"
 _BRACES = re.compile(r"\{([^{}]*)\}")
@@ -52,6 +53,8 @@ def existing(path: str | Path, what: str = "path") -> Path:
     text = str(path)
     if os.path.exists(text):
         return Path(text)
+    if isinstance(path, str) and is_remote(path):
+        raise UserError(f"the {what} is an address, '{shorten(text)}', where a path on this machine is needed.")
     if len(os.fsencode(text)) >= 4096 or any(len(os.fsencode(part)) > 255 for part in text.split(os.sep)):
         raise UserError(
             f"the {what} is too long for a file name ({len(text):,} characters): '{shorten(text)}'. "
@@ -80,6 +83,8 @@ def guess_root(bases: Sequence[Path], folders: Sequence[str], first_image: str) 
 def _expand_text(text: str) -> list[str]:
     if os.path.exists(text) or text.startswith(HUGGINGFACE_PREFIX):
         return [text]
+    if is_remote(text):
+        return list(_expand_braces(text))
     parts = [part for part in _SEPARATOR.split(text) if part]
     if len(parts) > 1 and any(_names_something(part) for part in parts):
         return [path for part in parts for path in _expand_text(part)]

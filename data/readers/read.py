@@ -103,7 +103,7 @@ def read_examples(
 def _read_one(source: str, format: str, options: ReadOptions) -> Sequence[Example]:
     if source.startswith(HUGGINGFACE_PREFIX):
         return huggingface.read_huggingface(source, options)
-    path = Path(source)
+    path = existing(source)
     if path.suffix.lower() in PICKLES and path.is_file():
         raise UserError(
             f"{path}: a pickle can run any code when it is opened, so it is never read as data. "

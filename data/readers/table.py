@@ -21,6 +21,7 @@ from latentcap.data.readers.merge import merged
 from latentcap.data.readers.paths import guess_root, native
 from latentcap.data.readers.rows import TableRows, columns_of
 from latentcap.data.readers.splits import split_in_name
+from latentcap.data.remote import is_remote
 
 IMAGE_FOLDERS = ("images", "Images", "image", "img", "imgs", "photos")
 
@@ -128,6 +129,8 @@ def _image(value: Any, root: Path, where: str) -> ImageRef:
         raise UserError(f"{where}: no image. Every row needs the path of one; leave the row out, or complete it.")
     if text.startswith(("http://", "https://")):
         raise addresses_alone(where, text)
+    if is_remote(text):
+        return ImageRef(text)
     path = native(text, root)
     cut = path.rfind("/") + 1
     name = path[cut:]

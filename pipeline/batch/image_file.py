@@ -6,13 +6,14 @@ import os
 import stat
 
 from latentcap.data.example import ImageRef
+from latentcap.data.remote import is_remote
 
 LARGEST_FILE = 1 << 30  # bytes; what is larger is no photograph
 
 
 def check_file(image: ImageRef, *, most: float = LARGEST_FILE) -> None:
     """Raises OSError for a path that must not be read: a folder, pipe or device, or more than ``most`` bytes."""
-    if image.data is not None:
+    if image.data is not None or is_remote(image.path):
         return
     status = os.stat(image.path)
     if stat.S_ISDIR(status.st_mode):

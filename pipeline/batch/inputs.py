@@ -12,13 +12,14 @@ from pathlib import Path
 
 from latentcap.batch.journal import digest
 from latentcap.batch.lists import Kept, entries_in, names_in
-from latentcap.batch.tables import Columns, count_rows, line_inputs, table_inputs
+from latentcap.batch.tables import Columns, count_rows, line_inputs, remote_inputs, table_inputs
 from latentcap.data.errors import UserError
 from latentcap.data.example import ImageRef
 from latentcap.data.kinds import is_video
 from latentcap.data.listing import Listed, list_path, no_images
 from latentcap.data.readers.paths import existing, expand_sources, native
 from latentcap.data.readers.rows import TABLE_SUFFIXES
+from latentcap.data.remote import check_address, is_remote
 from latentcap.data.walk import RUN, own_outputs
 
 STDIN = "-"
@@ -97,8 +98,8 @@ class Inputs:
             raise no_images(self.sources)
 
     def count(self) -> int | None:
-        """How many there are, what is named twice counted twice; None where only standard input knows."""
-        if self._stdin is not None:
+        """How many there are, what is named twice counted twice; None where standard input or a server knows."""
+        if self._stdin is not None or any(map(is_remote, self.sources)):
             return None
         if self.grouped is not None:
             return sum(map(self.belongs, self._all()))
@@ -138,7 +139,8 @@ class Inputs:
             with open(source[1:], "rb") as file:
                 yield from _listed(names_in(file, source[1:]))
         elif _is_table(source):
-            yield from (Input(**row) for row in table_inputs(Path(source), self.columns))
+            rows = remote_inputs if is_remote(source) else table_inputs
+            yield from (Input(**row) for row in rows(source, self.columns))
         else:
             inside = "" if len(self.sources) == 1 else source
             yield from map(_from_listed, list_path(source, inside))
@@ -156,7 +158,10 @@ def _expand(source: str) -> list[str]:
         return [source]
     paths = expand_sources(source)
     for path in paths:
-        existing(path, "image path")
+        if is_remote(path):
+            check_address(path)
+        else:
+            existing(path, "image path")
     return paths
 
 

@@ -34,6 +34,7 @@ from latentcap.batch.run_folder import model_hash
 from latentcap.batch.settings import BATCH, WorkerSettings
 from latentcap.batch.worker import Worker
 from latentcap.data.errors import UserError
+from latentcap.data.remote import is_remote
 from latentcap.inference.memory import keep_freed_memory
 
 START = b""  # comes first in the queue
@@ -208,7 +209,10 @@ def _nodes() -> list[dict[str, float]]:
 
 def _absolute(item: Input) -> Input:
     """The input with paths that hold wherever an actor runs."""
-    return replace(item, images=tuple(replace(image, path=os.path.abspath(image.path)) for image in item.images))
+    images = (
+        image if is_remote(image.path) else replace(image, path=os.path.abspath(image.path)) for image in item.images
+    )
+    return replace(item, images=tuple(images))
 
 
 def _told_by_us(error: BaseException) -> bool:

@@ -22,7 +22,7 @@ from latentcap.batch.signals import Stop
 from latentcap.batch.summary import Summary
 from latentcap.batch.watch import Watch
 from latentcap.data.errors import UserError
-from latentcap.data.kinds import is_picture
+from latentcap.data.kinds import is_image
 from latentcap.progress import Progress
 
 MANIFEST_SECONDS = 30.0
@@ -200,7 +200,7 @@ class Run:
             if item.skipped:
                 self.summary.skip(item.skipped)
                 self.skipped.append({"file": item.name, "skipped": item.skipped})
-                self.summary.missed += is_picture(item.name) and not item.study
+                self.summary.missed += is_image(item.name) and not item.study
                 continue
             known = key in self.done
             wanted = self.output.prepare(item, known=known or key in self.stale)

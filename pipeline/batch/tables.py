@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from latentcap.batch.journal import digest
 from latentcap.data.errors import UserError
+from latentcap.data.image import ImageRef
 from latentcap.data.jsonl import parse_line
 from latentcap.data.readers.fields import VIEWS_COLUMN, Fields, Row, clean_text, to_number, to_views
 from latentcap.data.readers.rows import iter_rows
 from latentcap.data.readers.table import image_root, row_images, row_name
+from latentcap.data.remote import is_remote, local_copy
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,29 @@ class Columns:
     reads_context: bool = True
 
 
-def table_inputs(path: Path, columns: Columns) -> Iterator[dict[str, Any]]:
+def remote_inputs(address: str, columns: Columns) -> Iterator[dict[str, Any]]:
+    """:func:`table_inputs` of a table behind an address, whose paths begin at the folder that it is in there, unless
+    ``columns.root`` is given."""
+    folder = "" if columns.root else address.rpartition("/")[0]
+    for row in table_inputs(local_copy(address), replace(columns, root=columns.root or Path()), called=address):
+        yield row | {"images": tuple(_below(folder, image) if folder else image for image in row["images"])}
+
+
+def _below(folder: str, image: ImageRef) -> ImageRef:
+    named = image.data is None and not is_remote(image.path)
+    return replace(image, path=f"{folder}/{image.path}") if named else image
+
+
+def table_inputs(path: str | Path, columns: Columns, *, called: str = "") -> Iterator[dict[str, Any]]:
     """The fields of an ``Input`` for each row, as :func:`row_inputs` gives them.
 
     Raises:
         UserError: there is no image column, or a row is broken.
     """
+    path = Path(path)
+    where = f"{called or path}, row"
     return row_inputs(
-        enumerate(iter_rows(path), start=1), columns, where=f"{path}, row", root=lambda first: image_root(path, first)
+        enumerate(iter_rows(path), start=1), columns, where=where, root=lambda first: image_root(path, first)
     )
 
 

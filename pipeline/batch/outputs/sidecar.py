@@ -15,6 +15,7 @@ from latentcap.data.encoding import open_text
 from latentcap.data.errors import UserError
 from latentcap.data.example import ImageRef
 from latentcap.data.files import written_whole
+from latentcap.data.remote import is_remote
 
 
 class Sidecars(Output):
@@ -42,8 +43,10 @@ class Sidecars(Output):
     def target(self, name: str, image: ImageRef) -> Path:
         """Where the sidecar of an image is. Raises UserError for one in an archive where no folder is given."""
         if self.path is None:
-            if image.offset is not None or image.data is not None:
-                raise UserError(f"{name}: is in an archive and has no place beside it. Give a folder as --output.")
+            if image.offset is not None or image.data is not None or is_remote(image.path):
+                raise UserError(
+                    f"{name}: is in an archive or elsewhere and has no place beside it. Give a folder as --output."
+                )
             return Path(image.path).with_suffix(self.suffix)
         inside = PurePath(name if image.offset is None else as_path(name))
         parts = [part for part in inside.parts if part not in ("..", inside.anchor)]
