@@ -224,6 +224,8 @@ def test_live_captions_of_a_video(tmp_path: Path) -> None:
     tiny_captioner().save(tmp_path / "model")
     out = tmp_path / "out.json"
     main(["video", "--quick", "--repeats", "1", "--model", str(tmp_path / "model"), "--json", str(out)])
-    (section,) = json.loads(out.read_text(encoding="utf-8"))["video"]
+    section, alone = json.loads(out.read_text(encoding="utf-8"))["video"]
     assert [(row["heads"], row["captions"]) for row in section["rows"]] == [("all", 2), ("1+1", 2)]
     assert all(row["frame to caption p50 ms"] >= row["computing p50 ms"] > 0 for row in section["rows"])
+    assert [row["heads"] for row in alone["rows"]] == ["all", "1+1"]
+    assert alone["rows"][1]["beside 1+1"]["median"] == 1
