@@ -29,10 +29,10 @@ def decode_raw(encoded: bytes) -> Image.Image:
         raise OSError(
             f"a camera's raw file that is damaged, or of a kind that LibRaw does not read ({error})"
         ) from None
-    if preview.format == rawpy.ThumbFormat.BITMAP:
-        image = Image.fromarray(preview.data)
-    else:
-        image = Image.open(io.BytesIO(preview.data))
+    if isinstance(preview.data, bytes):
+        image: Image.Image = Image.open(io.BytesIO(preview.data))
         if ORIENTATION in image.getexif():
             return image
+    else:
+        image = Image.fromarray(preview.data)
     return image.transpose(TURNS[flip]) if flip in TURNS else image
