@@ -129,7 +129,8 @@ def test_they_are_captioned_and_resumed(cloud: Any, tmp_path: Path) -> None:
     assert out.read_bytes() == whole
 
 
-def test_texts_need_a_folder_for_what_is_elsewhere(cloud: Any, tmp_path: Path) -> None:
+def test_texts_need_a_folder_for_what_is_elsewhere(cloud: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     tiny_captioner().save(tmp_path / "model")
     given = ["--model", str(tmp_path / "model"), "--format", "txt", "--quiet", "memory://bucket/images/c.png"]
     with pytest.raises(UserError, match="has no place beside it"):
