@@ -96,27 +96,31 @@ def decode_field(batch: pa.RecordBatch, name: str) -> list[Any]:
     values = column.values.slice(first, count)
     if kind.value_type == TEXT:
         return _cut(_values(values), ends, tuple)
-    parts = [
-        _values(values.field(i)) if values.field(i).type == TEXT else values.field(i).to_pylist() for i in range(5)
-    ]
-    return _cut(list(map(ImageRef, *parts)), ends, tuple)
+    return _cut(list(map(ImageRef, *(_values(values.field(part)) for part in PARTS))), ends, tuple)
 
 
 def write_batches(file: Path, batches: Iterable[pa.RecordBatch]) -> None:
     """A file of all of them, whole or not there. Raises OSError where it cannot be written."""
     with written_whole(file, "wb") as out, pa.ipc.new_file(out, SCHEMA) as writer:
-        held: list[pa.RecordBatch] = []
+        held, rows, size = list[pa.RecordBatch](), 0, 0
         for batch in batches:
             held.append(batch)
-            if sum(map(len, held)) >= BATCH_ROWS or sum(one.nbytes for one in held) >= BATCH_BYTES:
+            rows, size = rows + len(batch), size + batch.nbytes
+            if rows >= BATCH_ROWS or size >= BATCH_BYTES:
                 _write(writer, held)
-                held = []
+                held, rows, size = [], 0, 0
         _write(writer, held)
 
 
 def open_table(file: Path) -> pa.Table:
-    """All rows of such a file, in memory that is mapped to it. Raises ArrowException or OSError where it is none."""
-    return pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+    """All rows of such a file, in memory that is mapped to it.
+
+    Raises ArrowException, OSError or ValueError where it is none, or has other columns.
+    """
+    table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+    if table.schema != SCHEMA:
+        raise ValueError(f"{file} has other columns")
+    return table
 
 
 def _write(writer: Any, batches: Sequence[pa.RecordBatch]) -> None:
