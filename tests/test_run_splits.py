@@ -46,7 +46,7 @@ def test_data_without_a_validation_split_give_a_share_of_train(caplog: pytest.Lo
 
 
 def test_a_source_of_its_own_is_that_split() -> None:
-    data = {"a": examples(train=4), "b": examples(train=2), "c": examples(test=3)}
+    data = {"a": examples(train=4), "b": examples(train=2), "c": examples(val=3)}
     assert splits(data, train="a", val="b") == {"train": [f"train{n}" for n in range(4)], "val": ["train0", "train1"]}
     assert len(splits(data, train="c", val="b")["train"]) == 3
 

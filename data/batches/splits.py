@@ -49,7 +49,14 @@ def read_splits(
             raise UserError(f"no {split} data: set data.{split} to a folder, a file or tars (--data.{split} PATH).")
         if not shared:
             shared = read(source)
-            if "train" in wanted and set(each(shared, "split")) in ({"val"}, {"test"}):
+            splits = set(each(shared, "split")) if "train" in wanted else set()
+            if splits == {"test"}:
+                raise UserError(
+                    f"{source}: all its {len(shared):,} examples are of the split 'test', and a model that has read "
+                    "them cannot be measured on them. Give data.train other data; or, if it is no test set, another "
+                    "split column (data.fields.split) or name."
+                )
+            if splits == {"val"}:
                 shared = with_field(shared, "split", ["train"] * len(shared))
             if sources["val"] is None:
                 shared = _with_validation(shared, val_share)

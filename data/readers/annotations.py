@@ -78,7 +78,7 @@ def _coco(content: Any, path: Path, options: ReadOptions) -> list[Example]:
         if not texts:
             options.skip(at, "it has no caption (but boxes, keypoints or the like)", expected=True)
         elif is_null(annotation.get("image_id")):
-            raise UserError(f"{at}: no image_id. Every annotation needs the id of its image.")
+            options.skip(at, "a caption without an image: it has no image_id")
         elif (id := key(annotation["image_id"])) not in captions:
             options.skip(at, f"a caption without an image: no image has the id {annotation['image_id']!r}")
         else:

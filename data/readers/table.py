@@ -146,7 +146,7 @@ def _folder(root: str, name: str) -> str:
 
 def row_name(value: Any, number: int, root: Path) -> str:
     """What the image column calls the row's first image, or ``row-NUMBER`` where it holds bytes without a name."""
-    first = value[0] if isinstance(value, (list, tuple)) else value
+    first = next(iter(value), None) if isinstance(value, (list, tuple)) else value
     if isinstance(first, Mapping):
         first = first.get("path")
     return native(first.strip(), root) if isinstance(first, str) and first.strip() else f"row-{number}"

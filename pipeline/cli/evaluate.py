@@ -25,9 +25,12 @@ from latentcap.evaluation.comparison import FINDINGS
 from latentcap.evaluation.printed import print_results
 from latentcap.evaluation.results import score
 from latentcap.evaluation.scored import Scored, captions_of_file
+from latentcap.metrics.clinical.radeval import load_radeval
 from latentcap.metrics.clinical.scores import UNCERTAIN
 from latentcap.metrics.java import why_unavailable
 from latentcap.metrics.tokenize import PROTOCOLS, TOKENIZERS
+
+RADEVAL = "radeval"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["seeds"]:
         return seeds.main(arguments[1:])
     options = parse(arguments)
+    radeval = load_radeval() if RADEVAL in options.clinical else None
     examples, train = read_data(options)
     scored = what_is_scored(options, examples, train)
     console = Console()
@@ -48,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seed=options.seed,
             clinical=options.clinical,
             uncertain=options.uncertain,
-            plugins={"CheXbert": options.chexbert, "RadGraph": options.radgraph},
+            radeval=radeval,
         )
     print_results(results, console)
     if options.json:
@@ -156,14 +160,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     more.add_argument(
         "--clinical",
         nargs="+",
-        choices=FINDINGS,
+        choices=(*FINDINGS, RADEVAL),
         default=[],
-        help="clinical agreement, by rules: the 14 "
-        "CheXpert observations; modality, plane, location and side of CT and MR captions",
+        help="clinical agreement, by rules: the 14 CheXpert observations; modality, plane, location and side of CT and "
+        "MR captions; by the package RadEval: RadGraph and CheXbert",
     )
     more.add_argument("--uncertain", choices=UNCERTAIN, default="positive", help="what a doubtful finding counts as")
-    more.add_argument("--chexbert", metavar="FOLDER", help="your CheXbert weights: chexbert.pth and a BERT tokenizer")
-    more.add_argument("--radgraph", metavar="FOLDER", help="your RadGraph weights, with the package radgraph installed")
     more.add_argument("--samples", type=int, default=1000, help="bootstrap resamples (default: %(default)s)")
     more.add_argument("--seed", type=int, default=0, help="of resamples and of shuffling (default: %(default)s)")
     options = parser.parse_args(arguments)

@@ -67,7 +67,7 @@ def lines(results: Results) -> Iterator[str]:
     )
     yield _intervals(results.comparison, report.images)
     yield from (f"{name}: {reason}" for name, reason in results.reasons.items())
-    yield from (f"{name}: {value}" for name, value in results.plugins.items() if value is not None)
+    yield from radeval_lines(results.radeval)
     for name, (right, most, count) in scored.labels.items():
         yield f"label {name}: {right:.1%} right of {count:,}; the most frequent class is {most:.1%}"
     yield from _worth(scored.worth)
@@ -81,6 +81,12 @@ def _unspaced(report: Report) -> str:
     if report.tokenizer == "whitespace":
         return f"{said} what stands between blanks is one word here; leave --tokenizer out to score by character"
     return f"{said} scored by character (words that blanks separate: --tokenizer whitespace)"
+
+
+def radeval_lines(radeval: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    """The scores of the package RadEval, a line for each system."""
+    for name, scores in radeval.items():
+        yield f"RadEval, {name}: " + ", ".join(f"{score} {value:.3f}" for score, value in scores.items())
 
 
 def _worth(worth: Mapping[str, float]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""All numbers about what is scored: scores, intervals and tests, clinical agreement, the user's own weights."""
+"""All numbers about what is scored: scores, intervals and tests, clinical agreement, RadEval's."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from latentcap.evaluation.composed import compose, finding_sentences
 from latentcap.evaluation.constant import best_constant
 from latentcap.evaluation.report import Report, evaluate
 from latentcap.evaluation.scored import Scored
+from latentcap.metrics.clinical.radeval import Scorer
 from latentcap.metrics.clinical.scores import Uncertain, chexpert_agreement, imaging_agreement, named_agreement
 from latentcap.metrics.tokenize import PROTOCOLS, Tokenizer
 
@@ -31,7 +32,7 @@ class Results:
     changed: Comparison | None
     agreement: Agreements
     findings: Findings
-    plugins: dict[str, Any]
+    radeval: dict[str, dict[str, float]]
     reasons: dict[str, str]
     uncertain: Uncertain
 
@@ -63,7 +64,7 @@ class Results:
                 for name, found in scored.labels.items()
             },
             "worth": scored.worth,
-            "plugins": self.plugins,
+            "radeval": self.radeval,
             "uncertain": self.uncertain,
             "notes": scored.notes,
         }
@@ -92,16 +93,16 @@ def score(
     seed: int = 0,
     clinical: Sequence[str] = (),
     uncertain: Uncertain = "positive",
-    plugins: Mapping[str, str | None] | None = None,
+    radeval: Scorer | None = None,
 ) -> Results:
     """Score everything there is.
 
     Args:
         train: the training captions, for the floor, the best constant and what is novel.
         samples: bootstrap resamples, drawn from ``seed``.
-        clinical: of ``comparison.FINDINGS``.
+        clinical: of ``comparison.FINDINGS``; others are left aside.
         uncertain: what a doubtful finding counts as.
-        plugins: folders of the weights of ``CheXbert`` and ``RadGraph``.
+        radeval: RadGraph and CheXbert by the package RadEval, for every system.
     """
     if train:
         scored = _with_constants(scored, train, tokenizer, composed="chexpert" in clinical)
@@ -133,7 +134,7 @@ def score(
         changed=compared(scored.ablation) if scored.ablation else None,
         agreement=agreement,
         findings=findings,
-        plugins=_plugins(scored, plugins or {}, uncertain, reasons),
+        radeval={name: radeval(texts, references) for name, texts in systems.items()} if radeval else {},
         reasons=reasons,
         uncertain=uncertain,
     )
@@ -168,24 +169,3 @@ def _with_constants(scored: Scored, train: Sequence[str], tokenizer: Tokenizer, 
         beside["composed"] = [compose(constant, names, sentences) for names in scored.findings]
         notes.append("composed: the constant, changed by one typical sentence for each finding of the label head")
     return dataclasses.replace(scored, beside={**beside, **scored.beside}, notes=[*notes, *scored.notes])
-
-
-def _plugins(
-    scored: Scored, folders: Mapping[str, str | None], uncertain: Uncertain, reasons: dict[str, str]
-) -> dict[str, Any]:
-    """Scores of the user's own CheXbert and RadGraph weights; None, with a reason, where they cannot run."""
-    if not any(folders.values()):
-        return {}
-    from latentcap.metrics.clinical.plugins import chexbert_agreement, radgraph_f1
-
-    found: dict[str, Any] = {}
-    for name, folder in folders.items():
-        if folder and name == "CheXbert":
-            found[name], reason = chexbert_agreement(scored.texts, scored.references, folder, uncertain=uncertain)
-        elif folder:
-            found[name], reason = radgraph_f1(scored.texts, scored.references, folder)
-        else:
-            continue
-        if reason:
-            reasons[name] = reason
-    return found

@@ -16,7 +16,7 @@ from __future__ import annotations
 import csv
 import gzip
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,10 +56,7 @@ def is_mimic(path: Path) -> bool:
 def read_mimic(path: Path, options: ReadOptions) -> list[Example]:
     """Every study, by patient and then in time. Raises UserError where the split or the reports are missing."""
     studies = _read_studies(path)
-    normal = {
-        row["study_id"]: "normal" if (row.get("No Finding") or "").startswith("1") else "abnormal"
-        for row in _rows(path, CHEXPERT)
-    }
+    normal = _read_normality(path, {study.id for study in studies})
     root = options.image_root or path
     suffix = _image_suffix(root, studies)
     read_report = _report_reader(path)
@@ -95,6 +92,20 @@ def read_mimic(path: Path, options: ReadOptions) -> list[Example]:
         )
         prior = sections or prior
     return examples
+
+
+def _read_normality(path: Path, studies: Set[str]) -> dict[str, str]:
+    """``normal`` or ``abnormal`` by study. Raises UserError for a table of labels that does not fit the studies."""
+    rows = list(_rows(path, CHEXPERT))
+    lacking = [name for name in ("study_id", "No Finding") if rows and name not in rows[0]]
+    if lacking:
+        raise UserError(f"{path / CHEXPERT}: no column {', '.join(lacking)}. Columns found: {', '.join(rows[0])}.")
+    if rows and not any(row["study_id"] in studies for row in rows):
+        raise UserError(
+            f"{path / CHEXPERT}: none of its {len(rows):,} rows is of a study in {SPLIT}. It belongs to other data: "
+            "take it away, or put MIMIC-CXR's own there."
+        )
+    return {row["study_id"]: "normal" if row["No Finding"].startswith("1") else "abnormal" for row in rows}
 
 
 def _read_studies(folder: Path) -> list[_Study]:
