@@ -10,7 +10,7 @@ from latentcap.data.batches.tokenizer import CaptionTokenizer
 from latentcap.data.example import Example
 from latentcap.metrics.cider import CiderScorer, cider_d
 from latentcap.training.rewards import weighed
-from latentcap.training.self_critical import SelfCritical
+from latentcap.training.self_critical import SelfCritical, _drawn
 from tests.helpers import tiny_captioner
 
 TEXTS = (
@@ -45,6 +45,14 @@ def test_samples_end_and_are_padded() -> None:
         end = caption.index(captioner.tokenizer.eos_id)
         assert set(caption[end + 1 :]) <= {captioner.tokenizer.pad_id}
         assert not {0, 1, 3} & set(caption[1:end])
+
+
+def test_words_are_drawn_as_often_as_they_are_likely() -> None:
+    torch.manual_seed(0)
+    likely = torch.tensor([0.0, 0.5, 0.0, 0.3, 0.2, 0.0])
+    shares = _drawn(likely.expand(3, 4000, 6)).flatten().bincount(minlength=6) / 12000
+    torch.testing.assert_close(shares, likely, atol=0.02, rtol=0)
+    assert not shares[likely == 0].any()
 
 
 def test_breaking_off_earns_less() -> None:

@@ -73,7 +73,7 @@ class SelfCritical:
             logits, state, _ = decoder.step(word, memory, state, maps=False)
             logits = logits.float()
             logits[..., never] = -torch.inf
-            word = torch.multinomial(logits.softmax(-1).flatten(0, 1), 1).view(batch, self.samples)
+            word = _drawn(logits.softmax(-1))
             if length == self.max_length:
                 word = torch.full_like(word, self.tokenizer.eos_id)
             word = word.masked_fill(done, self.tokenizer.pad_id)
@@ -91,3 +91,10 @@ class SelfCritical:
             for captions, example in zip(tokens.tolist(), index.tolist(), strict=True)
         ]
         return torch.tensor(rewards, device=tokens.device)
+
+
+def _drawn(probabilities: Tensor) -> Tensor:
+    """One of the last dimension's entries for each row; ``torch.multinomial`` draws a number for every entry."""
+    upto = probabilities.cumsum(-1)
+    places = torch.rand_like(upto[..., :1]) * upto[..., -1:]
+    return torch.searchsorted(upto, places, right=True).squeeze(-1).clamp_max(upto.shape[-1] - 1)
