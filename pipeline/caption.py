@@ -22,7 +22,7 @@ class Caption:
     """One caption of one image.
 
     Attributes:
-        text: what a person reads.
+        text: what a person reads: the words, and the sentences for findings that the model folder adds.
         score: log-probability over length ** length_penalty, what the search ranked by; 0 is best.
         tokens: the words or pieces.
         token_scores: log-probability of each token, with one more entry for the end where the caption ended by itself.

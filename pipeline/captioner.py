@@ -20,6 +20,7 @@ from latentcap.data.batches.transforms import fit_image, normalise
 from latentcap.data.batches.views import ViewSlots, in_slots
 from latentcap.data.errors import UserError
 from latentcap.data.image import ImageRef, to_rgb
+from latentcap.data.readers.medical.composed import state
 from latentcap.in_the_box import find_model
 from latentcap.inference.engine import asked_engine, choose_engine
 from latentcap.inference.folded_model import FoldedModel
@@ -55,6 +56,7 @@ class Captioner:
         slots: ViewSlots | None = None,
         search: SearchConfig | None = None,
         context_tokenizer: Any = None,
+        state_findings: bool = False,
     ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
@@ -63,6 +65,7 @@ class Captioner:
         self.search = search or SearchConfig(max_length=model.config.decoder.max_length)
         self.transform = partial(fit_image, config=image)
         self.context_tokenizer = context_tokenizer
+        self.state_findings = state_findings
         fields = model.context.fields if model.context else ContextFields()
         self.collate_context = ContextCollator(
             tokenizer=context_tokenizer or tokenizer,
@@ -119,6 +122,7 @@ class Captioner:
             slots=saved.slots,
             search=saved.search,
             context_tokenizer=saved.context_tokenizer,
+            state_findings=saved.state_findings,
         )
         captioner.dtype, captioner.engine = dtype, engine
         return captioner
@@ -131,7 +135,15 @@ class Captioner:
         ``README.md``, the model card, is written where ``card`` gives its text. The config is written last: a folder
         with one is whole.
         """
-        saved = SavedModel(self.model, self.tokenizer, self.image, self.slots, self.search, self.context_tokenizer)
+        saved = SavedModel(
+            self.model,
+            self.tokenizer,
+            self.image,
+            self.slots,
+            self.search,
+            self.context_tokenizer,
+            self.state_findings,
+        )
         saved.write(Path(folder), half=half, card=card)
 
     # Captioning --------------------------------------------------------------------------------------------------
@@ -236,7 +248,13 @@ class Captioner:
                 for caption, guess in zip(captions, self.model.labels.predict(memory.pooled), strict=True):
                     caption.labels = {name: value for name, (value, _) in guess.items()}
                     caption.label_scores = {name: round(share, 4) for name, (_, share) in guess.items()}
+                    for each in (caption, *caption.alternatives):
+                        each.text = self.with_findings(each.text, caption.labels)
         return captions
+
+    def with_findings(self, draft: str, labels: Mapping[str, str]) -> str:
+        """A draft that states what the label head predicts, where the model folder says so."""
+        return state(draft, labels) if self.state_findings else draft
 
     def encode(
         self,

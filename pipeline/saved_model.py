@@ -59,6 +59,7 @@ class SavedModel:
         slots: where views are put.
         search: how captions are searched for.
         context_tokenizer: of the context, where a transformers encoder reads that.
+        state_findings: a chest X-ray draft gets a sentence for each finding of the label head that it does not state.
     """
 
     model: CaptionModel
@@ -67,6 +68,7 @@ class SavedModel:
     slots: ViewSlots
     search: SearchConfig
     context_tokenizer: Any = None
+    state_findings: bool = False
 
     @classmethod
     def read(cls, folder: Path, *, compiled: torch.dtype | None = None) -> SavedModel:
@@ -101,6 +103,7 @@ class SavedModel:
             slots=read_slots(folder),
             search=SearchConfig.from_dict(config["search"]),
             context_tokenizer=load_context_tokenizer(context_folder) if context_folder.is_dir() else None,
+            state_findings=config.get("state_findings", False),
         )
 
     def write(self, folder: Path, *, half: bool = True, card: str | None = None) -> None:
@@ -130,6 +133,7 @@ class SavedModel:
             "fields": {"numbers": fields.numbers, "categories": fields.categories},
             **({"labels": self.model.labels.classes} if self.model.labels is not None else {}),
             **({"label_lists": lists} if (lists := getattr(self.model.labels, "lists", {})) else {}),
+            **({"state_findings": True} if self.state_findings else {}),
             **({"views": list(self.slots.names)} if self.slots.names else {}),
             "image": self.image.to_dict(),
             "search": self.search.to_dict(),

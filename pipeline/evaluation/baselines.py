@@ -68,10 +68,13 @@ def write_captions(
                 context=captioner.collate_context.examples(batch).to(device),
             )
             found = search_captions(model, memory, captioner.tokenizer, search or captioner.search)
-            texts += [captioner.tokenizer.decode(hypotheses[0].tokens) for hypotheses in found]
+            written = [captioner.tokenizer.decode(hypotheses[0].tokens) for hypotheses in found]
             if model.labels is not None and memory.pooled is not None:
                 guesses = model.labels.predict(memory.pooled)
-                labels += [{name: value for name, (value, _) in guess.items()} for guess in guesses]
+                predicted = [{name: value for name, (value, _) in guess.items()} for guess in guesses]
+                written = [captioner.with_findings(*pair) for pair in zip(written, predicted, strict=True)]
+                labels += predicted
+            texts += written
             progress.update(start + len(batch), len(examples))
     return Written(texts, labels)
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from latentcap.data.readers.medical.composed import compose, finding_sentences
 from latentcap.evaluation.comparison import Comparison, compare
-from latentcap.evaluation.composed import compose, finding_sentences
 from latentcap.evaluation.constant import best_constant
 from latentcap.evaluation.report import Report, evaluate
 from latentcap.evaluation.scored import Scored

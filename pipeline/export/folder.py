@@ -75,6 +75,11 @@ def check_exportable(saved: SavedModel, model: Path) -> None:
             f"model '{model}' reads its context with a transformers encoder, which is not exported. Export a model "
             "that was trained with context.encoder 'embedding' or 'none'."
         )
+    if saved.state_findings:
+        raise UserError(
+            f"model '{model}' adds sentences for findings to its drafts, which an export does not. Take "
+            "'state_findings' out of its config.json to export what the decoder writes."
+        )
     plain = SearchConfig(
         num_captions=saved.search.num_captions, **{name: getattr(saved.search, name) for name in SEARCH}
     )

@@ -100,10 +100,12 @@ class ModelFolder(Callback):
     Args:
         half: store weights in half precision.
         notice: terms of the data, and what else the model card has to say under limits.
+        state_findings: of chest X-ray reports: a draft gets a plain sentence for each finding of the label head that it
+            does not state.
     """
 
-    def __init__(self, half: bool = True, notice: str = "") -> None:
-        self.half, self.notice = half, notice
+    def __init__(self, half: bool = True, notice: str = "", state_findings: bool = False) -> None:
+        self.half, self.notice, self.state_findings = half, notice, state_findings
         self.folder: Path | None = None
 
     def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -144,6 +146,7 @@ class ModelFolder(Callback):
         captioner: Captioner = module.captioner()
         self.folder = Path(trainer.default_root_dir) / "model"
         data = trainer.datamodule  # type: ignore[attr-defined]
+        captioner.state_findings = self.state_findings and captioner.model.labels is not None
         card = model_card(
             captioner,
             command=as_typed(sys.argv),
