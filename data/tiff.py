@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from latentcap.data.pixels import NO_DATA_TAG, spread
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
 BITS, PLANES = 258, 284  # tags
+LARGEST = 2 * (Image.MAX_IMAGE_PIXELS or 1 << 30)  # pixels, as Pillow has it
 NEEDED = "needs the extra 'tiff': pip install 'latentcap[tiff]'"
 
 
@@ -32,9 +34,12 @@ def decode_tiff(encoded: bytes) -> Image.Image:
         import tifffile
     except ImportError:
         raise OSError(f"a TIFF of many bands or of numbers that Pillow does not read; it {NEEDED}") from None
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it prints each broken tag
     try:
         with tifffile.TiffFile(io.BytesIO(encoded)) as file:
             page = file.pages[0]
+            if page.imagewidth * page.imagelength > LARGEST:  # type: ignore[union-attr]
+                raise ValueError(f"more than {LARGEST:,} pixels")
             values = page.asarray()
             axes, stated = page.axes, page.tags.get(NO_DATA_TAG)  # type: ignore[union-attr]
     except Exception as error:  # decoders raise many types

@@ -154,6 +154,22 @@ def test_many_bands_and_bands_apart_are_read_with_the_extra() -> None:
     np.testing.assert_allclose(grey(buffer.getvalue()), GREY, atol=1)
 
 
+def test_a_broken_tiff_says_nothing_but_its_error(capfd: pytest.CaptureFixture[str]) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, np.zeros((5, 4), np.float64))
+    whole = buffer.getvalue()
+    wide, high = (struct.pack("<HHII", tag, 4, 1, size) for tag, size in ((256, 4), (257, 5)))
+    assert whole.count(wide) == whole.count(high) == 1
+    for tag in (wide, high):
+        whole = whole.replace(tag, tag[:8] + struct.pack("<I", 100_000))
+    with pytest.raises(OSError, match="pixels"):
+        decode_image(whole, name="x.tif")
+    with pytest.raises(OSError, match="TIFF"):
+        decode_image(whole.replace(high, high[:2] + b"\xff\xff" + high[4:])[:-30], name="x.tif")
+    assert capfd.readouterr().err == ""
+
+
 def test_many_bands_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "tifffile", None)
     with pytest.raises(OSError, match=r"latentcap\[tiff\]"):

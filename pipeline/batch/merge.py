@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from latentcap.batch.journal import written_to_disk
-from latentcap.batch.outputs import MERGING, Output, make_output
+from latentcap.batch.outputs import MERGING, REPORTS, Output, make_output
 from latentcap.batch.outputs.base import public
 from latentcap.batch.outputs.coco import CocoFile
 from latentcap.batch.outputs.hf import HuggingFaceFolder, write_card
@@ -41,8 +41,10 @@ def merge(path: Path) -> tuple[int, int]:
             if settings != first:
                 raise UserError(f"{run.output}: was made with other settings than {folders[0].name}.")
         kind = str(settings["format"])
-        if kind in MERGING:
-            raise UserError(f"{run.output}: texts beside images and tars are one folder already: nothing to merge.")
+        if kind in (*MERGING, *REPORTS):
+            raise UserError(
+                f"{run.output}: texts beside images, reports and tars are one folder already: nothing to merge."
+            )
         outputs.append(make_output(folder.with_name(run.output), folder, kind))
     searched = first.get("search")
     captions = int(searched.get("num_captions", 1)) if isinstance(searched, dict) else 1

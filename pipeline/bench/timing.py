@@ -52,12 +52,14 @@ class Setting:
         repeats: measurements of each contender; the warm-up comes on top.
         quick: tiny models and few steps, to see that everything runs; the numbers mean nothing.
         say: told what is being measured, before it is.
+        seconds: how long runs are killed.
     """
 
     repeats: int
     device: torch.device
     quick: bool
     say: Callable[[str], None]
+    seconds: float = 600.0
 
 
 def number(value: float) -> str:
