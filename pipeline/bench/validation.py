@@ -59,7 +59,8 @@ def beside_an_epoch(setting: Setting) -> Section:
         module.worth.to(setting.device)
         taught, shown = (_batch(module.model, images, captions, words, setting.device) for captions in (2, 1))
         calls = {"step": _step(module.model, taught, dtype), "validation": _validation(module, shown, dtype)}
-        times = in_turns(calls, setting)
+        # one after the other, not in turns: a validation folds the decoder once, for all its batches
+        times = {name: in_turns({name: call}, setting)[name] for name, call in calls.items()}
         share = [VALIDATED * seen / (TRAINED * done) for done, seen in zip(*times.values(), strict=True)]
         section.rows.append(
             {
