@@ -178,6 +178,7 @@ def test_readers_give_columns_equal_to_the_list(
     for number in (1, 2):  # read, and read back
         found = read_examples(source, fields=EVERYTHING, cache_dir=tmp_path / "cache", skipped=skipped[number])
         assert isinstance(found, ExampleColumns)
+        assert all(len(ExampleColumns([file])) for file in found.files)
         assert found == expected
         assert skipped[number] == skipped[0]
     assert list((tmp_path / "cache" / "examples").glob("*.json"))

@@ -33,7 +33,7 @@ def joined(parts: Iterable[Sequence[Example]], folder: Path) -> Sequence[Example
     few: list[Example] = []
     for part in parts:
         if len(few) + len(part) > IN_MEMORY:
-            return _on_disk(chain([few, part], parts), folder)
+            return _on_disk(chain([few] if few else [], [part], parts), folder)
         few += part
     return few
 

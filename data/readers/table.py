@@ -127,10 +127,11 @@ def _image(value: Any, root: Path, where: str) -> ImageRef:
     text = value.strip()
     if not text:
         raise UserError(f"{where}: no image. Every row needs the path of one; leave the row out, or complete it.")
-    if text.startswith(("http://", "https://")):
-        raise addresses_alone(where, text)
-    if is_remote(text):
-        return ImageRef(text)
+    if "://" in text:
+        if text.startswith(("http://", "https://")):
+            raise addresses_alone(where, text)
+        if is_remote(text):
+            return ImageRef(text)
     path = native(text, root)
     cut = path.rfind("/") + 1
     name = path[cut:]
