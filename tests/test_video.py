@@ -228,6 +228,12 @@ def test_without_a_time_videos_are_skipped_with_what_to_do(
         caption(clip, "--format", "srt")
 
 
+def test_formats_of_images_take_no_videos(clip: Path, tmp_path: Path, caption: Callable[..., int]) -> None:
+    for kind in ("hf", "webdataset"):
+        with pytest.raises(UserError, match=f"--format {kind} holds images"):
+            caption(clip, "--every", "1s", "--format", kind, "--output", tmp_path / kind)
+
+
 def test_subtitles_are_not_added_to(clip: Path, caption: Callable[..., int]) -> None:
     with pytest.raises(UserError, match="kept"):
         caption(clip, "--every", "1s", "--format", "srt", "--existing", "append")

@@ -72,6 +72,8 @@ def caption(options: argparse.Namespace, shard: Shard, make_engine: MakeEngine) 
     if kind in ("srt", "vtt") and not options.every:
         raise UserError(f"--format {kind} is of videos: add --every 2s, the time between frames.")
     if options.every:
+        if kind in ("hf", "webdataset"):
+            raise UserError(f"--every: is for videos; --format {kind} holds images. Write .jsonl, .srt or .vtt.")
         require_pyav()
     if options.keep_identifiers:
         if kind not in REPORTS:
