@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from latentcap.data.example import Example, ImageRef
+from latentcap.data.example import BLOCK, Example, ImageRef
 from latentcap.data.files import written_whole
 
-BLOCK = 1024  # rows that are made into examples, or of examples, at once
 BATCH_ROWS, BATCH_BYTES = 65_536, 2**28  # of a record batch in a file, about
 
 TEXT = pa.string()

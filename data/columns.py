@@ -10,13 +10,14 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-import pyarrow as pa
 
-from latentcap.data.arrow import BLOCK, decode_field, decode_rows, encode_field, open_table
-from latentcap.data.example import Example
+from latentcap.data.example import BLOCK, Example
+
+if TYPE_CHECKING:  # few data need it, and it takes a while to import
+    import pyarrow as pa
 
 Places = Sequence[int] | np.ndarray
 
@@ -33,6 +34,10 @@ class ExampleColumns(Sequence[Example]):
     def __init__(
         self, files: Sequence[Path], *, rows: np.ndarray | None = None, changed: Mapping[str, pa.ChunkedArray] = {}
     ) -> None:
+        import pyarrow as pa
+
+        from latentcap.data.arrow import open_table
+
         self.files, self.rows, self.changed = list(files), rows, dict(changed)
         table = pa.concat_tables([open_table(file) for file in files])
         for name, column in changed.items():
@@ -62,6 +67,8 @@ class ExampleColumns(Sequence[Example]):
         return self.gather([index % len(self)])[0]
 
     def __iter__(self) -> Iterator[Example]:
+        from latentcap.data.arrow import decode_rows
+
         for block in self.blocks():
             yield from decode_rows(block)
 
@@ -74,6 +81,8 @@ class ExampleColumns(Sequence[Example]):
 
     def gather(self, places: Places) -> list[Example]:
         """The examples at some places, in the order of these."""
+        from latentcap.data.arrow import decode_rows
+
         places = np.asarray(places, np.int64)
         order = np.argsort(places, kind="stable")
         found: list[Any] = [None] * len(places)
@@ -84,6 +93,8 @@ class ExampleColumns(Sequence[Example]):
 
     def field(self, name: str) -> Iterator[Any]:
         """One field of each example; nothing else is read."""
+        from latentcap.data.arrow import decode_field
+
         for block in self.blocks():
             yield from decode_field(block, name)
 
@@ -94,6 +105,10 @@ class ExampleColumns(Sequence[Example]):
 
     def replace(self, name: str, values: Sequence[Any]) -> ExampleColumns:
         """With other values of a field, one for each example."""
+        import pyarrow as pa
+
+        from latentcap.data.arrow import encode_field
+
         assert self.rows is None, "fields are replaced before examples are chosen"
         column = pa.chunked_array([encode_field(name, values[at : at + BLOCK]) for at in range(0, len(self), BLOCK)])
         return ExampleColumns(self.files, changed={**self.changed, name: column})
@@ -109,6 +124,8 @@ class ExampleColumns(Sequence[Example]):
 
     def _at(self, places: np.ndarray) -> Iterator[pa.RecordBatch]:
         """Rows by their places; those that follow one another and lie in one batch are taken at once."""
+        import pyarrow as pa
+
         rows = places if self.rows is None else self.rows[places]
         batches = np.searchsorted(self._ends, rows, side="right")
         cuts = np.flatnonzero(np.diff(batches)) + 1

@@ -9,6 +9,7 @@ from latentcap.data.image import ImageRef
 
 __all__ = ["SEVERAL", "Example", "ImageRef"]
 
+BLOCK = 1024  # of very many, as many as are made, read or written at once
 SEVERAL = ";"  # between the values of a label that may have several
 
 

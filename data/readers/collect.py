@@ -7,14 +7,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain, groupby, islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
-import pyarrow as pa
-
-from latentcap.data.arrow import BLOCK, encode_rows, write_batches
 from latentcap.data.columns import ExampleColumns
 from latentcap.data.errors import UserError
-from latentcap.data.example import Example
+from latentcap.data.example import BLOCK, Example
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 IN_MEMORY = 20_000  # examples that are held as a list: some 30 MB
 
@@ -60,11 +61,15 @@ def _is_large(part: Sequence[Example]) -> bool:
 
 
 def _batches(part: Sequence[Example]) -> Iterator[pa.RecordBatch]:
+    from latentcap.data.arrow import encode_rows
+
     return part.blocks() if isinstance(part, ExampleColumns) else encode_rows(part)
 
 
 def store(file: Path, batches: Iterable[pa.RecordBatch]) -> None:
     """Write a file of columns. Raises UserError where the disk is full or refuses."""
+    from latentcap.data.arrow import write_batches
+
     try:
         write_batches(file, batches)
     except OSError as error:

@@ -20,9 +20,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import pyarrow as pa
-
-from latentcap.data.arrow import encode_rows, write_batches
 from latentcap.data.columns import ExampleColumns
 from latentcap.data.example import Example
 from latentcap.data.files import written_whole
@@ -74,7 +71,11 @@ def _state(file: Path) -> list[int]:
 
 def _open(note: Path, state: list[Any]) -> tuple[ExampleColumns, list[Skipped]] | None:
     """What is kept, None where it is of other files, or broken."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+    if not note.exists():
+        return None
+    from pyarrow import ArrowException
+
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, ArrowException):
         held = json.loads(note.read_bytes())
         if held["state"] == state:
             return ExampleColumns([note.parent / held["columns"]]), [Skipped(*item) for item in held["skipped"]]
@@ -82,6 +83,8 @@ def _open(note: Path, state: list[Any]) -> tuple[ExampleColumns, list[Skipped]] 
 
 
 def _keep(examples: Sequence[Example], note: Path, state: list[Any], skipped: Sequence[Skipped]) -> ExampleColumns:
+    from latentcap.data.arrow import encode_rows, write_batches
+
     file = note.with_name(f"{note.stem}-{uuid4().hex[:8]}.arrow")
     if isinstance(examples, ExampleColumns) and len(examples.files) == 1:
         os.replace(examples.files[0], file)

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from latentcap.data.arrow import BLOCK
 from latentcap.data.columns import gather
-from latentcap.data.example import Example
+from latentcap.data.example import BLOCK, Example
 from latentcap.data.readers.collect import collect
 
 

@@ -10,9 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from latentcap.data.arrow import BLOCK
 from latentcap.data.errors import UserError
-from latentcap.data.example import Example, ImageRef
+from latentcap.data.example import BLOCK, Example, ImageRef
 from latentcap.data.readers.captions import is_null
 from latentcap.data.readers.collect import collect
 from latentcap.data.readers.fields import IMAGE_COLUMNS, Columns, ReadOptions, Row, addresses_alone, clean_text
