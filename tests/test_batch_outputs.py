@@ -112,7 +112,7 @@ def test_two_images_with_one_sidecar(tmp_path: Path) -> None:
 
 def test_images_in_archives_have_no_place_beside_them(tmp_path: Path) -> None:
     output = make_output(None, tmp_path / "run", "txt")
-    with pytest.raises(UserError, match="is in an archive and has no place beside it"):
+    with pytest.raises(UserError, match="is in an archive or elsewhere and has no place beside it"):
         output.prepare(Input("x.tar:a.jpg", (ImageRef("x.tar", offset=512, size=3, name="a.jpg"),)), known=False)
 
 
@@ -205,7 +205,7 @@ def test_the_name_says_the_format(path: str, given: str | None, expected: str) -
 
 
 def test_formats_that_do_not_fit(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"needs --output\. Only txt, caption and xmp"):
+    with pytest.raises(UserError, match=r"needs --output\. Only txt, caption, xmp, srt and vtt"):
         choose_format(None, None)
     with pytest.raises(UserError, match="a folder, where --format jsonl needs a file"):
         choose_format(tmp_path, None)

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from latentcap.batch.journal import written_to_disk
-from latentcap.batch.outputs import MERGING, REPORTS, Output, make_output
+from latentcap.batch.outputs import MERGING, REPORTS, Output, choose_format, make_output
 from latentcap.batch.outputs.base import public
 from latentcap.batch.outputs.coco import CocoFile
 from latentcap.batch.outputs.hf import HuggingFaceFolder, write_card
@@ -40,7 +40,7 @@ def merge(path: Path) -> tuple[int, int]:
             first = first or settings
             if settings != first:
                 raise UserError(f"{run.output}: was made with other settings than {folders[0].name}.")
-        kind = str(settings["format"])
+        kind = str(settings.get("format") or choose_format(Path(run.output), None))  # older runs did not note it
         if kind in (*MERGING, *REPORTS):
             raise UserError(
                 f"{run.output}: texts beside images, reports and tars are one folder already: nothing to merge."
