@@ -63,7 +63,7 @@ def test_a_node_that_comes_is_used_and_one_that_is_killed_loses_and_repeats_noth
         nonlocal handed_out
         left = 20
         while left:
-            left -= killed
+            left -= killed and engine.devices == 1  # it has been seen
             yield [Input(str(handed_out), (ImageRef(str(tmp_path / "red.png")),))]
             handed_out += 1
 

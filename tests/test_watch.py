@@ -81,7 +81,11 @@ def test_interrupted_it_ends_with_the_summary(
         return newest(video)
 
     monkeypatch.setattr(LiveVideo, "newest", second_time_interrupted)
-    assert main([str(clip), "--model", str(model)]) == 0
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # programs in the background ignore it
+    try:
+        assert main([str(clip), "--model", str(model)]) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert "1 captions in" in capsys.readouterr().err
     assert not asked[0]._thread.is_alive()
 
