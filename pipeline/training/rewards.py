@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from latentcap.data.batches.tokenizer import CaptionTokenizer
 from latentcap.data.example import Example
-from latentcap.data.readers.medical.chexpert import OBSERVATIONS, Status, label_report
+from latentcap.data.readers.medical.chexpert import OBSERVATIONS, observations_in
 from latentcap.metrics.cider import CiderScorer
 from latentcap.metrics.meteor import meteor_exact
 from latentcap.metrics.rouge import rouge_l_of
@@ -51,7 +51,7 @@ def _observations(examples: Sequence[Example], tokenizer: CaptionTokenizer) -> d
     An observation weighs one over the square root of how many references have it: what is rare counts, and "no finding"
     for every film does not pay.
     """
-    groups = [[_stated(caption) for caption in example.captions] for example in examples]
+    groups = [[frozenset(observations_in(caption)) for caption in example.captions] for example in examples]
     counts = Counter(name for group in groups for stated in group for name in stated)
     weights = {name: max(1, counts[name]) ** -0.5 for name in OBSERVATIONS}
 
@@ -60,11 +60,7 @@ def _observations(examples: Sequence[Example], tokenizer: CaptionTokenizer) -> d
         return 2 * sum(weights[name] for name in stated & wanted) / total if total else 1.0
 
     def score(ids: list[int], example: int) -> float:
-        stated = _stated(tokenizer.decode(ids))
+        stated = frozenset(observations_in(tokenizer.decode(ids)))
         return max((agreement(stated, wanted) for wanted in groups[example]), default=0.0)
 
     return {"CheXpert": score}
-
-
-def _stated(report: str) -> frozenset[str]:
-    return frozenset(name for name, status in label_report(report).items() if status >= Status.UNCERTAIN)

@@ -68,7 +68,12 @@ def findings_in(report: str) -> str:
     """
     if not any(map(str.isalpha, report)):
         return ""
-    return SEVERAL.join(name for name, status in label_report(report).items() if status >= Status.UNCERTAIN)
+    return SEVERAL.join(observations_in(report))
+
+
+def observations_in(report: str) -> list[str]:
+    """The observations that a report states or suspects; "No Finding" is one of them."""
+    return [name for name, status in label_report(report).items() if status >= Status.UNCERTAIN]
 
 
 def label_reports(reports: Iterable[str]) -> list[dict[str, Status]]:

@@ -6,12 +6,12 @@ holds what a label head found.
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 from latentcap.data.example import SEVERAL
-from latentcap.data.readers.medical.chexpert import Status, explain
+from latentcap.data.readers.medical.chexpert import Status, explain, observations_in
+from latentcap.data.sentences import split_sentences
 
 PLAIN = {  # as drafts are written: lower case
     "Enlarged Cardiomediastinum": "the mediastinum is widened.",
@@ -34,7 +34,7 @@ def finding_sentences(reports: Sequence[str]) -> dict[str, str]:
     """For each CheXpert observation the most frequent sentence that states it and no other; of several the shortest."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for report in reports:
-        for sentence in _sentences(report):
+        for sentence in split_sentences(report):
             stated = {mention.observation: mention.status for mention in explain(sentence)}
             said = [name for name, status in stated.items() if status >= Status.UNCERTAIN]
             if len(said) == 1 and stated[said[0]] == Status.POSITIVE:
@@ -53,7 +53,7 @@ def compose(report: str, findings: Collection[str], sentences: Mapping[str, str]
     said = [name for name in sentences if name in findings]
     kept = [
         sentence
-        for sentence in _sentences(report)
+        for sentence in split_sentences(report)
         if not any(mention.observation in said for mention in explain(sentence))
     ]
     return " ".join([*(sentences[name] for name in said), *kept])
@@ -65,10 +65,4 @@ def state(report: str, labels: Mapping[str, str]) -> str:
     ``labels``: what it predicts of the image, values of one label joined as readers join them.
     """
     predicted = {value.strip() for label in labels.values() for value in label.split(SEVERAL)}
-    stated = {mention.observation for mention in explain(report) if mention.status >= Status.UNCERTAIN}
-    return compose(report, predicted - stated, PLAIN)
-
-
-def _sentences(report: str) -> list[str]:
-    """Sentences with their full stops, of a report as written or in R2Gen's cleaning (lower case)."""
-    return re.split(r"(?<=\.)\s+", report.strip())
+    return compose(report, predicted.difference(observations_in(report)), PLAIN)

@@ -112,3 +112,30 @@ class Mark:
     def write(self, position: int) -> None:
         with written_to_disk(self.path, "w") as file:
             file.write(str(position))
+
+
+class Files(Output):
+    """A file for each caption, which the journal has before: those after the last checkpoint are written once more."""
+
+    def __init__(self, path: Path | None, run: Path) -> None:
+        super().__init__(path, run / "captions.jsonl")
+        self._mark = Mark(run / "written")
+        self._replayed = False
+
+    def checkpoint(self) -> None:
+        self._replay()
+        self._mark.write(self.journal.path.stat().st_size)
+
+    def finish(self, *, quiet: bool = False) -> None:
+        self.checkpoint()
+
+    def _replay(self) -> None:
+        """Write what an earlier run may not have come to write."""
+        if not self._replayed:
+            self._replayed = True
+            for _, record in self.journal.entries(self._mark.read()):
+                self._write(record)
+
+    def _write(self, record: Record) -> None:
+        """Write the file of a record, as often as is asked for."""
+        raise NotImplementedError

@@ -11,7 +11,7 @@ from typing import Any
 
 from latentcap.batch.inputs import Input
 from latentcap.batch.journal import Record, write_error, written_to_disk
-from latentcap.batch.outputs.base import Mark, Output
+from latentcap.batch.outputs.base import Files
 from latentcap.data.archives import as_path
 from latentcap.data.dicom_header import Header, read_elements, read_header
 from latentcap.data.errors import UserError
@@ -24,7 +24,7 @@ IDENTIFIERS = (
 """What ``--keep-identifiers`` copies from the first image of a study."""
 
 
-class Reports(Output):
+class Reports(Files):
     """A file for each study, named by its StudyInstanceUID, or by the image where it has none.
 
     The journal has what each says and when it was written; the rest is read from the images again. So a file that is
@@ -35,11 +35,9 @@ class Reports(Output):
     suffix = ""
 
     def __init__(self, path: Path, run: Path, *, keep_identifiers: bool) -> None:
-        super().__init__(path, run / "captions.jsonl")
+        super().__init__(path, run)
         self.folder, self.keep_identifiers = path, keep_identifiers
-        self._mark = Mark(run / "written")
         self._names: dict[str, str] = {}  # of files, with the input that each is of
-        self._replayed = False
 
     def prepare(self, item: Input, *, known: bool) -> Input | None:
         if item.error or not item.images:
@@ -61,13 +59,6 @@ class Reports(Output):
     def renew(self, stale: Mapping[int, int]) -> None:
         super().renew(stale)
         self._mark.write(0)  # places in the journal have changed: all is written again, as it was
-
-    def checkpoint(self) -> None:
-        self._replay()
-        self._mark.write(self.journal.path.stat().st_size)
-
-    def finish(self, *, quiet: bool = False) -> None:
-        self.checkpoint()
 
     def clear(self) -> None:
         for record in self.journal:
@@ -95,13 +86,6 @@ class Reports(Output):
             return f"{study}{self.suffix}"
         inside = PurePath(as_path(file))
         return str(PurePath(*(part for part in inside.parts if part not in ("..", inside.anchor)))) + self.suffix
-
-    def _replay(self) -> None:
-        """Write what an earlier run may not have come to write."""
-        if not self._replayed:
-            self._replayed = True
-            for _, record in self.journal.entries(self._mark.read()):
-                self._write(record)
 
     def _write(self, record: Record) -> None:
         images = [ImageRef(*place) for place in record["_images"]]

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 
 from latentcap.batch.inputs import Input
 from latentcap.batch.journal import Record, digest, write_error
-from latentcap.batch.outputs.base import Mark, Output, all_captions, merge_text
+from latentcap.batch.outputs.base import Files, all_captions, merge_text
 from latentcap.data.archives import as_path
 from latentcap.data.encoding import open_text
 from latentcap.data.errors import UserError
@@ -18,7 +18,7 @@ from latentcap.data.files import written_whole
 from latentcap.data.remote import is_remote
 
 
-class Sidecars(Output):
+class Sidecars(Files):
     """``x.txt`` for ``x.jpg``, written as soon as the caption is known.
 
     The journal holds what each file is to contain before it is written, so that writing it again after a crash gives
@@ -30,12 +30,10 @@ class Sidecars(Output):
     why_skipped = "has a text already (--existing says what becomes of it)"
 
     def __init__(self, path: Path | None, run: Path, *, suffix: str, existing: str, separator: str) -> None:
-        super().__init__(path, run / "captions.jsonl")
+        super().__init__(path, run)
         self.suffix, self.existing, self.separator = suffix, existing, separator
-        self._mark = Mark(run / "written")
         self._targets: dict[int, int] = {}
         self._stale: Mapping[int, int] = {}
-        self._replayed = False
 
     def __str__(self) -> str:
         return f"{self.suffix} files " + (f"in {self.path}" if self.path else "beside the images")
@@ -94,17 +92,7 @@ class Sidecars(Output):
         self._replay()
         if hasattr(os, "sync"):
             os.sync()
-        self._mark.write(self.journal.path.stat().st_size)
-
-    def finish(self, *, quiet: bool = False) -> None:
-        self.checkpoint()
-
-    def _replay(self) -> None:
-        """Write what an earlier run may not have come to write."""
-        if not self._replayed:
-            self._replayed = True
-            for _, record in self.journal.entries(self._mark.read()):
-                self._write(record)
+        super().checkpoint()
 
     def _write(self, record: Record) -> None:
         target = Path(record["_sidecar"])
