@@ -24,13 +24,6 @@ from tests.helpers import real_data, tiny_captioner
 COLOURS = ("red", "green", "blue", "white", "black")
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    tiny_captioner().save(folder)
-    return folder
-
-
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     for index, colour in enumerate(COLOURS):

@@ -22,7 +22,6 @@ from latentcap.batch.pool import Block
 from latentcap.batch.worker import WorkerSettings
 from latentcap.cli import caption, caption_ray
 from latentcap.data.errors import UserError
-from tests.helpers import tiny_captioner
 
 pq = pytest.importorskip("pyarrow.parquet")
 IMAGES = 200
@@ -38,13 +37,6 @@ def ray() -> Iterator[Any]:
         with caption_ray.cluster(caption_ray.LOCAL, cpus=1):
             yield ray
     shutil.rmtree(temporary, ignore_errors=True)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    tiny_captioner().save(folder)
-    return folder
 
 
 def command(*given: str | Path) -> list[str]:

@@ -28,13 +28,6 @@ SHOTS = (picture(seed=0), picture(seed=1), picture(seed=0))  # the second has an
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    tiny_captioner().save(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_clip(tmp_path_factory.mktemp("clips") / "clip.mp4", SHOTS)
 

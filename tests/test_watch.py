@@ -13,16 +13,9 @@ from latentcap.batch.live import LiveCaption
 from latentcap.cli.watch import main, summary
 from latentcap.data.errors import UserError
 from latentcap.data.live import LiveFrame, LiveVideo
-from tests.helpers import draw_clip, tiny_captioner
+from tests.helpers import draw_clip
 
 pytest.importorskip("av")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    tiny_captioner().save(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
