@@ -9,7 +9,6 @@ import torch
 
 from latentcap.config import ContextConfig, DecoderConfig, FusionConfig
 from latentcap.data.batches.context import ContextBatch
-from latentcap.inference import folded_decoder
 from latentcap.inference.folded_decoder import WIDTH, FoldedDecoder, fold_decoder
 from latentcap.model.caption_model import CaptionModel
 from latentcap.model.decoder import Decoder
@@ -93,21 +92,6 @@ def test_bfloat16_is_near() -> None:
     assert found.shape[-1] % WIDTH == 0
     assert (found[..., VOCAB:] == -torch.inf).all()
     torch.testing.assert_close(found[..., :VOCAB], expected, rtol=0.02, atol=0.02)
-
-
-def test_products_are_compiled_for_few_numbers_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows, original = set(), folded_decoder.linear
-
-    def counted(values: torch.Tensor, *more: torch.Tensor) -> torch.Tensor:
-        rows.add(values.shape[:-1].numel())
-        return original(values, *more)
-
-    monkeypatch.setattr(folded_decoder, "linear", counted)
-    weight, values = torch.randn(8, 4).bfloat16(), torch.randn(128, 3, 4).bfloat16()
-    for count in range(1, 129):
-        found = folded_decoder._product(values[:count], weight)
-        torch.testing.assert_close(found, original(values[:count], weight), rtol=0.02, atol=0.02)
-    assert len(rows) <= 24
 
 
 def test_routed_heads_are_left_to_the_trained_decoder() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -310,3 +311,22 @@ def test_mistakes_in_the_command(folder: Path) -> None:
     with pytest.raises(UserError, match="two models called 'tiny'"):
         named_models([str(folder / "tiny"), f"tiny={folder / 'other'}"])
     assert list(named_models([f"a={folder / 'tiny'}", "rsicd"])) == ["a", "rsicd"]
+
+
+def test_answers_are_sent_at_once() -> None:
+    """Of a connection that stays, an answer in two parts would else wait 40 ms for the client's acknowledgement."""
+
+    async def delays() -> bool:
+        found: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            own = writer.get_extra_info("socket")
+            found.set_result(not own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        async with await asyncio.start_server(accept, sock=(listener := bind("127.0.0.1", 0))):
+            _, writer = await asyncio.open_connection(*listener.getsockname())
+            writer.close()
+            return await found
+
+    assert not asyncio.run(delays())

@@ -122,7 +122,7 @@ class StepGraph(nn.Module):
 
     def __init__(self, model: CaptionModel, never: Sequence[int]) -> None:
         super().__init__()
-        self.folded = FoldedDecoder(_spelled_out(model).decoder, torch.float32)
+        self.folded = FoldedDecoder(_spelled_out(model).decoder, torch.float32, packed=False)
         self.memory = memory_names(model)
         self.inputs = ("word", "parent", *self.memory, *STATES)
         self.outputs = ("log_probs", *(f"next_{name}" for name in STATES))
@@ -133,9 +133,9 @@ class StepGraph(nn.Module):
         known = dict(zip(self.inputs, given, strict=True))
         memory, folded = self._memory(known), self.folded
         state = FoldedState(tuple(_of_parents(known[name], known["parent"]) for name in STATES), memory.summary)
-        words = embedding(known["word"], folded.vocabulary)
-        gates = linear(words + memory.summary.unsqueeze(1), folded.image, folded.image_bias) + linear(
-            state.beams[0], folded.recurrent
+        words = embedding(known["word"], folded.vocabulary.weight)
+        gates = linear(words + memory.summary.unsqueeze(1), folded.image, folded.image_bias) + folded.recurrent(
+            state.beams[0]
         )
         logits, state, _ = folded.step_from_gates(gates, known["word"], memory, state)
         return logits[..., : self.size].log_softmax(-1) + self.never, *state.beams

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding, linear, pad
 
+from latentcap.inference.product import Product
 from latentcap.model.decoder import Decoder
 from latentcap.model.fusion import WORD, Attention, Memory
 from latentcap.model.latent_attention import LatentAttention
@@ -60,8 +62,9 @@ class FoldedDecoder:
     """
 
     @torch.inference_mode()
-    def __init__(self, decoder: Decoder, dtype: torch.dtype) -> None:
+    def __init__(self, decoder: Decoder, dtype: torch.dtype, *, packed: bool = True) -> None:
         fusion = decoder.fusion
+        product = partial(Product, packed=packed)
         query_in, query_hidden, *query_biases = decoder.query_lstm.all_weights[0]
         language_in, language_hidden, *language_biases = decoder.language_lstm.all_weights[0]
         kinds = [kind for kind in (fusion.visual, fusion.text) if kind is not None]
@@ -70,7 +73,7 @@ class FoldedDecoder:
         self.image = _gates(query_in)  # (4 * Z, E)
         self.image_bias = _gates(query_biases[0] + query_biases[1])
         self.words = linear(table, self.image, self.image_bias).to(dtype)  # (V, 4 * Z)
-        self.recurrent = _gates(query_hidden).to(dtype)  # (4 * Z, Z)
+        self.recurrent = product(_gates(query_hidden).to(dtype))  # (4 * Z, Z)
         asked = [torch.cat([*map(_latent_queries, kinds)])]  # (H * D, Z)
         biases = [table.new_zeros(len(asked[0]))]
         if fusion.query_gate is not None:
@@ -80,16 +83,16 @@ class FoldedDecoder:
             asked.append(fusion.modulate.weight)  # (E, Z)
             biases.append(fusion.modulate.bias)
         self.asked = [len(rows) for rows in asked]
-        self.ask, self.ask_bias = torch.cat(asked).to(dtype), torch.cat(biases).to(dtype)
+        self.ask = product(torch.cat(asked).to(dtype), torch.cat(biases).to(dtype))
         values = torch.cat([kind.up_value for kind in kinds])  # (H, K, D)
         output = fusion.output.weight.unflatten(1, values.shape[:2])  # (E, H, K)
-        self.answer = torch.einsum("ehk,hkd->ehd", output, values).flatten(1).to(dtype)  # (E, H * D)
-        self.answer_bias = fusion.output.bias.to(dtype)
-        self.language = _gates(torch.cat((language_in, language_hidden), 1)).to(dtype)
-        self.language_bias = _gates(language_biases[0] + language_biases[1]).to(dtype)
+        answer = torch.einsum("ehk,hkd->ehd", output, values).flatten(1)  # (E, H * D)
+        self.answer = product(answer.to(dtype), fusion.output.bias.to(dtype))
+        language, language_bias = torch.cat((language_in, language_hidden), 1), language_biases[0] + language_biases[1]
+        self.language = product(_gates(language).to(dtype), _gates(language_bias).to(dtype))
         blank = -len(table) % WIDTH
-        self.vocabulary = pad(table.float(), (0, 0, 0, blank))
-        self.bias = pad(decoder.bias.float(), (0, blank), value=-math.inf)
+        bias = pad(decoder.bias.float(), (0, blank), value=-math.inf)
+        self.vocabulary = product(pad(table.float(), (0, 0, 0, blank)), bias)
         self.latents = table.new_zeros(len(table), fusion.latent_dim)  # of the words, (V, D)
         if fusion.text is not None:
             self.latents = fusion.text.norm(fusion.text.down(table).float())
@@ -111,7 +114,7 @@ class FoldedDecoder:
 
         V is rounded up to a multiple of ``WIDTH``: what is no word has -inf.
         """
-        gates = embedding(tokens, self.words) + _product(state.beams[0], self.recurrent)
+        gates = embedding(tokens, self.words) + self.recurrent(state.beams[0])
         return self.step_from_gates(gates.float().add_(state.image), tokens, memory, state, maps=maps)
 
     def step_from_gates(
@@ -127,23 +130,23 @@ class FoldedDecoder:
             latest = latest + sinusoids(place, latents.shape[-1])
         latents = torch.cat((latents, latest.unsqueeze(2)), 2)
         fused, attention = self.fuse(asking, memory, latents, maps=maps)
-        gates = _product(torch.cat((asking, fused, speaking), -1), self.language, self.language_bias)
+        gates = self.language(torch.cat((asking, fused, speaking), -1))
         speaking, speaking_cell = _lstm(gates.float(), speaking_cell)
-        logits = linear(self.decoder.project(speaking), self.vocabulary, self.bias)
+        logits = self.vocabulary(self.decoder.project(speaking))
         beams = asking, asking_cell, speaking.to(self.dtype), speaking_cell, latents
         return logits, FoldedState(beams, state.image), attention
 
     def fuse(self, asking: Tensor, memory: Memory, latents: Tensor, *, maps: bool = True) -> tuple[Tensor, Attention]:
         """The fusion layer: query states (B, G, Z) to fused vectors (B, G, E), and where each head looked."""
         fusion = self.decoder.fusion
-        queries, *weighing = _product(asking, self.ask, self.ask_bias).split(self.asked, -1)
+        queries, *weighing = self.ask(asking).split(self.asked, -1)
         read, attention = self._read(queries.float(), memory, latents, maps=maps)  # (B, G, 1, H, D)
         gate = fusion.head_gate
         if fusion.query_gate is not None:
             attention.query_gate = 2 * weighing[0].float().sigmoid().unsqueeze(2)  # (B, G, 1, H)
             gate = gate * attention.query_gate
         gated = (read * gate.unsqueeze(-1)).flatten(2)
-        fused = _product(gated.to(self.dtype), self.answer, self.answer_bias)
+        fused = self.answer(gated.to(self.dtype))
         return fused if fusion.modulate is None else weighing[-1].sigmoid() * fused, attention
 
     def _read(self, queries: Tensor, memory: Memory, latents: Tensor, *, maps: bool) -> tuple[Tensor, Attention]:
@@ -179,23 +182,6 @@ def _latent_queries(kind: LatentAttention) -> Tensor:
     """The matrix from query states to scaled queries in the latent space, (H * D, Z)."""
     query = kind.query.weight.unflatten(0, (kind.num_heads, kind.head_dim))  # (H, K, Z)
     return torch.einsum("hkd,hkz->hdz", kind.up_key, query).flatten(0, 1) / math.sqrt(kind.head_dim)
-
-
-def _product(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``linear`` of values (B, G, ...), computed for a number of rows that occurs often.
-
-    On a CPU each new number of rows costs the compilation of a kernel in bfloat16, which takes as long as a small
-    product, and searches that end one by one have all numbers. Rows are rounded up by an eighth at most.
-    """
-    if values.dtype == torch.float32 or not values.is_cpu:
-        return linear(values, weight, bias)
-    rows = values.shape[0] * values.shape[1]
-    step = max(WIDTH, 1 << max(0, rows.bit_length() - 4))
-    blank = -rows % step
-    if not blank:
-        return linear(values, weight, bias)
-    padded = pad(values.flatten(0, 1), (0, 0, 0, blank))
-    return linear(padded, weight, bias)[:rows].unflatten(0, values.shape[:2])
 
 
 def _gates(rows: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from latentcap.captioner import Caption, Captioner
 from latentcap.search.config import SearchConfig
 
-GATHER = 0.005  # seconds that a batch waits for requests that are on their way
+GATHER = 0.01  # seconds that a batch waits for the next of the requests that are on their way
 
 
 @dataclass
@@ -49,8 +49,12 @@ class Job:
 class Batcher:
     """Threads that take waiting jobs in batches, oldest first.
 
-    A batch that runs alone computes on all cores, several share them. A batch begins at once, unless requests are on
-    their way (``expected``): then it waits for them, ``GATHER`` at most.
+    A batch that runs alone computes on all cores; another begins beside it where half a batch waits, and they share the
+    cores. Fewer jobs wait for it to end, for a larger batch costs less for each. A batch begins at once, unless
+    requests are on their way (``expected``): then it waits as long as they come, ``GATHER`` after the last at most.
+
+    The first thread runs what runs alone: each thread that has once computed on several cores keeps helpers, and
+    where there are more of them than cores, OpenMP lets them sleep between any two products.
 
     Args:
         batch_size: jobs of a batch.
@@ -73,7 +77,9 @@ class Batcher:
         self._changed = threading.Condition()
         self._running = 0
         self._closed = False
-        self._threads = [threading.Thread(target=self._work, daemon=True, name=f"batch-{n}") for n in range(workers)]
+        self._threads = [
+            threading.Thread(target=self._work, args=(n,), daemon=True, name=f"batch-{n}") for n in range(workers)
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -81,7 +87,7 @@ class Batcher:
         """Queue a job. Its future ends with the caption."""
         with self._changed:
             self._waiting.append(job)
-            self._changed.notify()
+            self._changed.notify_all()
         return job.answer
 
     def close(self) -> None:
@@ -92,8 +98,8 @@ class Batcher:
         for thread in self._threads:
             thread.join()
 
-    def _work(self) -> None:
-        while (batch := self._next()) is not None:
+    def _work(self, number: int) -> None:
+        while (batch := self._next(number)) is not None:
             start = time.perf_counter()
             torch.set_num_threads(max(1, self._cores // self._running))
             try:
@@ -101,13 +107,14 @@ class Batcher:
             finally:
                 with self._changed:
                     self._running -= 1
+                    self._changed.notify_all()
                 self.watch(len(batch), time.perf_counter() - start)
 
-    def _next(self) -> list[Job] | None:
-        """The next batch, when there is one; None when all is done."""
+    def _next(self, number: int) -> list[Job] | None:
+        """The next batch of a thread, when there is one; None when all is done."""
         with self._changed:
             while True:
-                while not self._waiting and not self._closed:
+                while not self._begins(number) and not self._closed:
                     self._changed.wait()
                 if not self._waiting:
                     return None
@@ -116,9 +123,16 @@ class Batcher:
                     self._running += 1
                     return batch
 
+    def _begins(self, number: int) -> bool:
+        if self._running:
+            return len(self._waiting) >= max(1, self.batch_size // 2)
+        return bool(self._waiting) and number == 0
+
     def _gather(self) -> None:
-        until = time.monotonic() + GATHER
+        seen, until = 0, 0.0
         while 0 < len(self._waiting) < self.batch_size and self.expected() and not self._closed:
+            if seen != len(self._waiting):
+                seen, until = len(self._waiting), time.monotonic() + GATHER
             left = until - time.monotonic()
             if left <= 0:
                 return

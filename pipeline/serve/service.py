@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -103,14 +104,14 @@ class Service:
         engine: str | None = None,
     ) -> None:
         self.limits = limits
-        self.models = {
-            name: Served(folder, device=device, dtype=dtype, engine=engine) for name, folder in models.items()
-        }
+        with ThreadPoolExecutor(1) as loader:  # its helpers end with it, see Batcher
+            load = partial(Served, device=device, dtype=dtype, engine=engine)
+            self.models = dict(zip(models, loader.map(load, models.values()), strict=True))
         self.watch = Watch()
         self._accepted = 0
         self._arriving = 0
         cores = os.cpu_count() or 1
-        self._decoders = ThreadPoolExecutor(cores, thread_name_prefix="decode")
+        self._decoders = ThreadPoolExecutor(cores, "decode", torch.set_num_threads, (1,))
         self.batcher = Batcher(
             batch_size=batch_size,
             workers=workers or min(4, cores),
