@@ -38,6 +38,18 @@ LANGUAGES = {
 }
 LEAST_SHARE = 0.1  # of the texts: fewer are names and quotations
 
+# English words that hold a sentence together and name nothing: articles, pronouns, prepositions, conjunctions,
+# auxiliaries. Numbers, negations and places (left, top) are content: captions are about them.
+_STOP_WORDS = """
+    a about above across after against all along also am among an and another any are around as at be because been
+    before behind being below beneath beside besides between both but by can could did do does doing down during each
+    either few for from had has have having he her here hers him his how i if in inside into is it it's its itself just
+    many may me might more most much must my near next of off on onto or other our out outside over own same she
+    should s so some such than that that's the their them then there there's these they this those through to too toward
+    towards under until up upon us very was we were what when where which while who whom whose why will with within
+    would you your"""
+STOP_WORDS = frozenset(_STOP_WORDS.split())
+
 _WORD = regex.compile(WORD)
 _SAME = str.maketrans(SAME)
 _UNSPACED = regex.compile(UNSPACED, regex.V1)
@@ -55,6 +67,12 @@ def normalise(text: str) -> str:
 def split_words(text: str) -> list[str]:
     """The words of a text, in order, normalised; each character of a script without spaces is one."""
     return _WORD.findall(space_characters(normalise(text)))
+
+
+def content_words(text: str) -> list[str]:
+    """The words of a text, in order, that name something: without English stop words and without what was left out of
+    it for a patient's sake."""
+    return [word for word in split_words(text) if word not in STOP_WORDS and word != DEID]
 
 
 def space_characters(text: str) -> str:

@@ -78,3 +78,23 @@ def test_what_cannot_be_learned_is_said(train: Runner, films: Path) -> None:
     stage = ["--model.optim.label_weight=1", "--model.optim.frozen=[labels]", "--data.fields.labels=[findings]"]
     with pytest.raises(UserError, match=r"no head for findings in model\.start_from \(not set\)"):
         train("fit", "frozen", *stage, f"--data.train={films}")
+
+
+def test_words_of_the_captions_are_labels_without_a_column(train: Runner, films: Path, tmp_path: Path) -> None:
+    """The head learns which words name what is seen; stop words and rare ones are no classes."""
+    rows = json.loads(films.read_text())
+    for number, row in enumerate(rows):
+        del row["findings"]
+        row["captions"] = (
+            ["It's a bright picture.", "the picture of a rarity"] if number % 2 == 0 else ["a dark picture"]
+        )
+        row["captions"] = row["captions"][: 2 if number == 4 else 1]
+    films.write_text(json.dumps(rows))
+    options = ["--data.fields.labels=[words]", "--model.optim.label_weight=1", "--model.model.reads_labels=true"]
+    run = train("fit", "words", f"--data.train={films}", *options, "--model.optim.lr=0.02", "--trainer.max_epochs=8")
+    captioner = Captioner.from_pretrained(run / "model")
+    assert captioner.model.labels is not None
+    assert captioner.model.labels.classes == {"words": ["bright", "dark", "picture"]}
+    bright, dark = captioner.caption([films.parent / "0.png", films.parent / "1.png"])
+    assert set(bright.labels["words"].split(";")) >= {"bright"}
+    assert "bright" not in dark.labels["words"].split(";")

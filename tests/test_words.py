@@ -7,7 +7,7 @@ import pytest
 from latentcap.data.batches.tokenizer import CaptionTokenizer
 from latentcap.data.errors import UserError
 from latentcap.data.sentences import split_sentences
-from latentcap.data.words import is_unspaced, space_characters, split_words, unspaced_language
+from latentcap.data.words import content_words, is_unspaced, space_characters, split_words, unspaced_language
 
 CASES = [
     ('A Dog\'s "red" ball, well-worn (no. 3).', ["a", "dog's", "red", "ball", "well-worn", "no", "3"]),
@@ -91,3 +91,14 @@ def test_pieces_keep_marks_with_their_letters_and_texts_composed() -> None:
 )
 def test_sentences(text: str, sentences: list[str]) -> None:
     assert split_sentences(text) == sentences
+
+
+def test_content_words_name_something() -> None:
+    assert content_words("The dog's ball isn't <deid> - it's under 2 trees.") == [
+        "dog's",
+        "ball",
+        "isn't",
+        "2",
+        "trees",
+    ]
+    assert content_words("犬が走る") == list("犬が走る")

@@ -29,6 +29,8 @@ VIEWS_COLUMN = "views"  # the names of a row's images, such as frontal and later
 GROUP_COLUMNS = ("patient_id", "subject_id", "case_id")
 REPORT_TARGETS = ("findings", "impression", "both", "case")
 FINDINGS = "findings"  # the label that is read from the captions where no column has it
+WORDS = "words"  # likewise: what the captions name
+FROM_CAPTIONS = (FINDINGS, WORDS)
 CACHE = Path("~/.cache/latentcap").expanduser()
 MISSING = frozenset({"", "n/a", "nan", "null"})  # texts that stand for a missing context, category or number
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,(\d{1,2}|\d{4,})|[-+]?0,\d+")
@@ -42,7 +44,8 @@ class Fields:
 
     ``caption=""`` reads examples without captions, for captioning. ``numbers`` and ``categories`` have no usual names:
     only those listed are read; likewise ``labels``, which are for a label head and for balanced sampling. The label
-    ``findings`` needs no column: it is what the rules of ``medical.chexpert`` find in the captions.
+    ``findings`` needs no column: it is what the rules of ``medical.chexpert`` find in the captions. Nor does ``words``:
+    it is the words of the captions that are no stop words.
 
     Attributes:
         group: the patient or case; its examples have to be in one split.
@@ -108,7 +111,9 @@ class Fields:
             split=find("split", self.split, ("split",)),
             id=find("id", self.id, ID_COLUMNS),
             paraphrases=find("paraphrases", self.paraphrases, ("paraphrases",)),
-            labels=tuple(find("labels", name, ()) or name for name in self.labels if name != FINDINGS or name in found),
+            labels=tuple(
+                find("labels", name, ()) or name for name in self.labels if name not in FROM_CAPTIONS or name in found
+            ),
             group=find("group", self.group, GROUP_COLUMNS),
         )
 

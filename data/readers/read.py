@@ -13,13 +13,22 @@ import numpy as np
 
 from latentcap.data.columns import each, with_field
 from latentcap.data.errors import UserError, did_you_mean
-from latentcap.data.example import Example
+from latentcap.data.example import SEVERAL, Example
 from latentcap.data.kinds import IMAGE_SUFFIXES, is_image, why_not_read
 from latentcap.data.readers import flickr8k, folders, hub, huggingface, medical, webdataset
 from latentcap.data.readers.annotations import COCO, KARPATHY, read_json
 from latentcap.data.readers.collect import collect, joined
 from latentcap.data.readers.delimited import find_separator
-from latentcap.data.readers.fields import CACHE, CAPTION_COLUMNS, FINDINGS, IMAGE_COLUMNS, Fields, ReadOptions, Skipped
+from latentcap.data.readers.fields import (
+    CACHE,
+    CAPTION_COLUMNS,
+    FINDINGS,
+    IMAGE_COLUMNS,
+    WORDS,
+    Fields,
+    ReadOptions,
+    Skipped,
+)
 from latentcap.data.readers.formats import Format
 from latentcap.data.readers.medical.chexpert import findings_in
 from latentcap.data.readers.paths import HUGGINGFACE_PREFIX, existing, expand_sources, shorten
@@ -28,6 +37,7 @@ from latentcap.data.readers.splits import refuse_leaks, select_split
 from latentcap.data.readers.table import read_table
 from latentcap.data.report_text import TEXT_STYLES
 from latentcap.data.walk import files_below
+from latentcap.data.words import content_words
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +126,8 @@ def _read_one(source: str, format: str, options: ReadOptions) -> Sequence[Exampl
     examples = form.read(path, options)
     if FINDINGS in options.fields.labels:
         examples = collect(map(_with_findings, examples), options.columns)
+    if WORDS in options.fields.labels:
+        examples = collect(map(_with_words, examples), options.columns)
     if frame := options.fields.frame:
         examples = collect((_of_frame(example, frame) for example in examples), options.columns)
     style = options.fields.text_style or ("clean" if form.medical else None)
@@ -126,6 +138,14 @@ def _with_findings(example: Example) -> Example:
     """The label ``findings`` by rule from the captions, where the data has none of its own."""
     found = "" if FINDINGS in example.labels else findings_in("\n".join(example.captions))
     return dataclasses.replace(example, labels={**example.labels, FINDINGS: found}) if found else example
+
+
+def _with_words(example: Example) -> Example:
+    """The label ``words``: what the captions name, where the data has none of its own."""
+    if WORDS in example.labels or not example.captions:
+        return example
+    found = SEVERAL.join(sorted({word for caption in example.captions for word in content_words(caption)}))
+    return dataclasses.replace(example, labels={**example.labels, WORDS: found})
 
 
 def _of_frame(example: Example, frame: str) -> Example:

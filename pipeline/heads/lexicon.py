@@ -12,20 +12,9 @@ from torch import Tensor
 
 from latentcap.data.batches.context import ContextBatch, ContextFields
 from latentcap.data.batches.tokenizer import SPECIAL_TOKENS, CaptionTokenizer
+from latentcap.data.words import STOP_WORDS
 from latentcap.heads.statistics import CONTENT, PUNCTUATION, SPECIAL, STOP
 from latentcap.model.context import GIVEN_CONTEXT, NO_CONTEXT, START
-
-# English words that hold a sentence together and name nothing: articles, pronouns, prepositions, conjunctions,
-# auxiliaries. Numbers, negations and places (left, top) are content: captions are about them.
-_STOP_WORDS = """
-    a about above across after against all along also am among an and another any are around as at be because been
-    before behind being below beneath beside besides between both but by can could did do does doing down during each
-    either few for from had has have having he her here hers him his how i if in inside into is it it's its itself just
-    many may me might more most much must my near next of off on onto or other our out outside over own same she should
-    so some such than that that's the their them then there there's these they this those through to too toward towards
-    under until up upon us very was we were what when where which while who whom whose why will with within would you
-    your"""
-STOP_WORDS = frozenset(_STOP_WORDS.split())
 
 
 class Lexicon:

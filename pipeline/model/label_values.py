@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from latentcap.data.columns import each
 from latentcap.data.errors import UserError, did_you_mean
 from latentcap.data.example import SEVERAL, Example
-from latentcap.data.readers.fields import FINDINGS
+from latentcap.data.readers.fields import FROM_CAPTIONS, WORDS
 
 MIN_COUNT = 5  # a class of fewer training examples cannot be learned: its examples have no label
+WORD_SHARE = 0.01  # of the examples; a word of fewer is no class
 
 
 def values_of(label: str) -> list[str]:
@@ -19,11 +20,12 @@ def values_of(label: str) -> list[str]:
 
 
 def lists_of(examples: Sequence[Example], names: Sequence[str]) -> list[str]:
-    """Those of ``names`` of which some example has several values, or none at all (an empty text), and findings."""
+    """Those of ``names`` that have several values, or none at all (an empty text), in some example, and those that are
+    read from captions."""
     return [
         name
         for name in names
-        if name == FINDINGS
+        if name in FROM_CAPTIONS
         or any(
             SEVERAL in label or not label for held in each(examples, "labels") if (label := held.get(name)) is not None
         )
@@ -54,7 +56,8 @@ def label_classes(examples: Sequence[Example], names: Sequence[str]) -> dict[str
             known = sorted({key for labels in each(examples, "labels") for key in labels})
             have = f" Labels there: {', '.join(known)}." if known else " The examples have no labels at all."
             raise UserError(f"no training example has a label '{name}'.{did_you_mean(name, known)}{have}")
-        found[name] = sorted(value for value, count in counts.items() if count >= MIN_COUNT)
+        fewest = max(MIN_COUNT, len(held) * WORD_SHARE) if name == WORDS else MIN_COUNT
+        found[name] = sorted(value for value, count in counts.items() if count >= fewest)
         least = 1 if name in lists else 2
         if len(found[name]) < least:
             raise UserError(
