@@ -8,13 +8,14 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet
 from PIL import Image
 
 from latentcap.batch.metadata.image_file import read_description
 from latentcap.batch.metadata.xmp import description_of
+from latentcap.batch.outputs import REPORTS
+from latentcap.data.dicom import import_pydicom
 
-FORMATS = ("jsonl", "csv", "parquet", "coco", "parts", "hf", "txt", "caption", "xmp", "embed", "webdataset")
-"""Those that any images are captioned in; subtitles are for videos, reports for studies."""
 Told = tuple[str, str]  # what is captioned, and the caption
 
 
@@ -25,13 +26,15 @@ def read_back(kind: str, output: Path, photos: Path) -> list[Told]:
     """
     if kind == "embed":
         return list(_images(photos))
-    if kind in ("txt", "caption", "xmp"):
+    if kind in ("txt", "caption", "xmp", "srt", "vtt"):
         return list(_sidecars(output, kind))
     if kind == "webdataset":
         return [told for tar in sorted(output.rglob("*.tar")) for told in _tar(tar, output)]
     if kind in ("parts", "hf"):
         pattern = "data/train-*.parquet" if kind == "hf" else "part-*.parquet"
         return [told for part in sorted(output.glob(pattern)) for told in _parquet(part)]
+    if kind in REPORTS:
+        return list(_reports(output, kind))
     if not output.exists():
         return []
     if kind == "parquet":
@@ -49,8 +52,6 @@ def read_back(kind: str, output: Path, photos: Path) -> list[Told]:
 
 
 def _parquet(path: Path) -> list[Told]:
-    import pyarrow.parquet
-
     rows = pyarrow.parquet.read_table(path, columns=["file", "caption"]).to_pylist()
     return [(row["file"], row["caption"]) for row in rows]
 
@@ -62,6 +63,18 @@ def _sidecars(folder: Path, kind: str) -> Iterator[Told]:
         if not (text.strip() if kind == "xmp" else text.endswith("\n")):
             raise ValueError(f"{path}: its end is missing")
         yield str(path.relative_to(folder)), text.strip()
+
+
+def _reports(folder: Path, kind: str) -> Iterator[Told]:
+    for path in sorted(folder.rglob("*.json" if kind == "fhir" else "*.dcm")):
+        yield path.name, json.loads(path.read_bytes())["conclusion"] if kind == "fhir" else _findings(path)
+
+
+def _findings(path: Path) -> str:
+    """The text of a structured report."""
+    report = import_pydicom().dcmread(path)
+    *_, findings = report.ContentSequence
+    return "\n".join(str(item.TextValue) for item in findings.ContentSequence if item.ValueType == "TEXT")
 
 
 def _images(photos: Path) -> Iterator[Told]:

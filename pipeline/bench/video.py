@@ -88,17 +88,17 @@ def _alone(captioners: Mapping[str, Captioner], frame: Image.Image, setting: Set
     return section
 
 
-def draw_clip(path: Path, refs: Iterable[ImageRef]) -> Path:
+def draw_clip(path: Path, refs: Iterable[ImageRef], *, size: tuple[int, int] = SIZE, rate: int = RATE) -> Path:
     """A film of slow pans over images, a second each."""
     import av
 
-    width, height = SIZE
+    width, height = size
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=RATE)
+        stream = container.add_stream("mpeg4", rate=rate)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for ref in refs:
-            image = ref.open().resize((width + 2 * RATE, height))
-            for step in range(RATE):
+            image = ref.open().resize((width + 2 * rate, height))
+            for step in range(rate):
                 frame = av.VideoFrame.from_image(image.crop((2 * step, 0, 2 * step + width, height)))
                 container.mux(stream.encode(frame))
         container.mux(stream.encode())

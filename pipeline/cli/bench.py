@@ -33,7 +33,7 @@ BENCHMARKS = {
     "fuzz": "5,000 broken files of many kinds in one run, broken tables by every reader",
     "precision": "training in float32, bfloat16 and float16: time, memory, loss",
 }
-MODEL_BENCHMARKS = ("captioning", "batch", "video", "serve", "kills", "fuzz")  # with a trained model and images
+MODEL_BENCHMARKS = ("captioning", "batch", "video", "serve", "fuzz")  # with a trained model and images
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -127,6 +127,8 @@ def check(options: argparse.Namespace, chosen: Sequence[str]) -> None:
 def measure(name: str, setting: Setting, options: argparse.Namespace) -> list[Section]:
     """The sections of one benchmark, which is the module of that name."""
     more: dict[str, Any] = {"folder": options.model, "images": options.images} if name in MODEL_BENCHMARKS else {}
+    if name == "kills":
+        more["images"] = options.images
     if name == "serve":
         more["requests"] = options.requests
     sections: list[Section] = importlib.import_module(f"latentcap.bench.{name}").bench(setting, **more)
