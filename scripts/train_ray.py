@@ -23,6 +23,7 @@ def fit(given: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own is 15, which gets no turn on a machine that is busy
     ray.init()  # the cluster that this machine is a node of, or one that is started here
     processes, *arguments = sys.argv[1:]
     scaling = ScalingConfig(num_workers=int(processes), use_gpu="GPU" in ray.cluster_resources())

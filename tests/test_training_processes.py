@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from latentcap.data.batches.fixed import FixedBatches
 from latentcap.data.batches.loaders import evaluation_loader
 from latentcap.data.scenes import render_scenes
 from latentcap.training.lightning_messages import explain
-from latentcap.training.processes import launched, note_termination, share_of
+from latentcap.training.processes import launched, limit_meeting, note_termination, share_of
 from tests.test_train import TINY
 
 ROOT = Path(__file__).parent.parent
@@ -111,6 +113,36 @@ def test_gradients_averaged_over_processes_are_those_of_all_words(
     parts = [torch.arange(count) + 1.0 for count in counts]  # losses of words
     mean = sum(float(share_of(torch.tensor(len(part))) * part.sum()) / max(len(part), 1) for part in parts) / len(parts)
     assert mean == pytest.approx(float(torch.cat(parts).sum()) / max(sum(counts), 1))
+
+
+@pytest.fixture
+def first_of_two(monkeypatch: pytest.MonkeyPatch) -> Iterator[L.Trainer]:
+    """The trainer of one process, where a launcher has promised two."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "x", "RANK": "0", "LOCAL_RANK": "0"}
+    for name, value in (told | {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "GROUP_RANK": "0"}).items():
+        monkeypatch.setenv(name, value)
+    yield L.Trainer(accelerator="cpu", devices=1, num_nodes=2, strategy="ddp", logger=False, enable_checkpointing=False)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def test_processes_wait_for_one_that_never_comes_for_a_short_time_only(first_of_two: L.Trainer) -> None:
+    limit_meeting(first_of_two, timedelta(seconds=1))
+    with pytest.raises(RuntimeError) as caught:
+        first_of_two.strategy.setup_environment()
+    assert "have not all met in time" in str(explain(caught.value))
+
+
+def test_once_they_have_met_they_wait_as_long_as_ever(first_of_two: L.Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit_meeting(first_of_two)
+    environment = first_of_two.strategy.cluster_environment
+    monkeypatch.setattr(type(environment), "world_size", lambda self: 1)
+    first_of_two.strategy.setup_environment()
+    group = torch.distributed.distributed_c10d._get_default_group()
+    assert group._get_backend(torch.device("cpu")).options._timeout == timedelta(minutes=30)
 
 
 def test_one_process_changes_no_loss() -> None:

@@ -33,6 +33,11 @@ GO_ON = "The same command with --ckpt_path last goes on from the last checkpoint
 ALONE = (
     "another process of this training has ended, or cannot be reached any more: what it printed last says why. " + GO_ON
 )
+NOT_MET = (
+    "the processes of this training have not all met in time: another process of this training has ended before, was "
+    "not started, or cannot be reached here, at MASTER_ADDR and MASTER_PORT. What it printed last says why; then start "
+    "all of them again."
+)
 NO_SPACE = f"no space is left on the disk. Free some, or give another --trainer.default_root_dir. {GO_ON}"
 MEANINGS = (  # \1 is the first group of the pattern
     ("No supported gpu backend", "trainer.accelerator is gpu, and PyTorch finds no GPU here: leave the setting out."),
@@ -60,7 +65,8 @@ MEANINGS = (  # \1 is the first group of the pattern
         "the port on which the processes of a training meet is taken: give torchrun another --master-port, or set "
         "MASTER_PORT.",
     ),
-    ("gloo/|NCCL|TCPStore|client socket has timed out|Connection (closed|reset) by peer", ALONE),
+    ("waiting for clients|client socket has timed out", NOT_MET),
+    ("gloo/|NCCL|TCPStore|Connection (closed|reset) by peer", ALONE),
     ("file write failed|unexpected pos|No space left", NO_SPACE),
     (
         "DataLoader worker",

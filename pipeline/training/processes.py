@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, distributed
+from torch.distributed.distributed_c10d import _set_pg_timeout
+
+MEETING = timedelta(minutes=5)  # from the first process of a training to the last
 
 
 def launched(environment: Mapping[str, str]) -> tuple[int, int] | None:
@@ -20,6 +25,26 @@ def launched(environment: Mapping[str, str]) -> tuple[int, int] | None:
         nodes = int(environment.get("SLURM_STEP_NUM_NODES", 1))
         return nodes, tasks // nodes
     return None
+
+
+def limit_meeting(trainer: L.Trainer, most: timedelta = MEETING) -> None:
+    """Let processes wait for each other no longer than ``most`` until all are there.
+
+    Later on the strategy's own limit counts, torch's half hour: one process may compute what the others wait for.
+    """
+    strategy = trainer.strategy
+    if not isinstance(strategy, DDPStrategy):
+        return
+    connect, later = strategy.setup_distributed, strategy._timeout
+
+    def meet() -> None:
+        strategy._timeout = most
+        connect()
+        strategy._timeout = later
+        if later is not None:
+            _set_pg_timeout(later)
+
+    strategy.setup_distributed = meet  # type: ignore[method-assign]
 
 
 def note_termination(trainer: L.Trainer) -> None:

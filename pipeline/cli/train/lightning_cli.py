@@ -34,7 +34,7 @@ from latentcap.training.lightning_messages import HARMLESS, explain
 from latentcap.training.lines import Lines
 from latentcap.training.module import CaptionModule
 from latentcap.training.parser_messages import check_configs, explain_parsing, known_keys
-from latentcap.training.processes import launched, note_termination
+from latentcap.training.processes import launched, limit_meeting, note_termination
 from latentcap.training.trainer_settings import (
     check_modes,
     check_trainer,
@@ -133,7 +133,9 @@ class TrainCLI(LightningCLI):
         if asked is not False:
             more = [] if asked in (None, True) else asked if isinstance(asked, list) else [asked]
             kwargs["logger"] = [CSVLogger(config.trainer.default_root_dir, name="", version=""), *more]
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        limit_meeting(trainer)
+        return trainer
 
 
 def with_recipes(arguments: Sequence[str]) -> list[str]:
