@@ -30,6 +30,8 @@ RECORDS: list[Record] = [
         "words": [["a", 0.8]],
         "alternatives": [{"caption": "b", "score": -1.0, "confidence": 0.5}],
         "labels": {"plane": "axial"},
+        "images": ["a.jpg", "caf\udce9.jpg"],
+        "sections": {"lungs": ["Clear."]},
     },
     {"file": "caf\udce9.jpg", "caption": "two\nlines", "score": -2.0, "confidence": 0.1, "context": "x, y"},
 ]
@@ -52,6 +54,8 @@ def test_csv(tmp_path: Path) -> None:
     assert first["caption"] == 'a "red", é'
     assert (first["caption_2"], first["score_2"]) == ("b", "-1.0")
     assert json.loads(first["words"]) == [["a", 0.8]]
+    assert json.loads(first["images"]) == ["a.jpg", "caf\udce9.jpg"]
+    assert (json.loads(first["sections"]), second["images"]) == ({"lungs": ["Clear."]}, "")
     assert second["file"] == "caf\\udce9.jpg"
     assert (second["caption"], second["context"], second["caption_2"]) == ("two\nlines", "x, y", "")
 
@@ -63,6 +67,8 @@ def test_parquet(tmp_path: Path) -> None:
     assert first["words"] == [{"word": "a", "probability": 0.8}]
     assert first["alternatives"][0]["caption"] == "b"
     assert json.loads(first["labels"]) == {"plane": "axial"}
+    assert first["images"] == ["a.jpg", "caf\\udce9.jpg"]
+    assert (json.loads(first["sections"]), second["images"]) == ({"lungs": ["Clear."]}, None)
     assert (second["file"], second["score"], second["context"]) == ("caf\\udce9.jpg", -2.0, "x, y")
     assert second["alternatives"] is None
 

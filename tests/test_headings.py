@@ -76,4 +76,4 @@ def test_the_option(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "x.jsonl").read_text())
     assert record["sections"] == under_headings(record["caption"])
     with pytest.raises(UserError, match="--sections: is for --format jsonl"):
-        caption([str(tmp_path / "a.png"), *settings, str(tmp_path / "x.csv")])
+        caption([str(tmp_path / "a.png"), *settings, str(tmp_path / "x"), "--format", "xmp"])

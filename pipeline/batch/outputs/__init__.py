@@ -39,7 +39,7 @@ BESIDE = ("txt", "caption", "xmp", "embed", "srt", "vtt")
 """Formats whose captions are with the images, so that they need no output."""
 REPORTS = ("fhir", "dicom-sr")
 """Formats of one document for each study."""
-SECTIONED = ("jsonl", "txt", "caption", *REPORTS)
+SECTIONED = ("jsonl", "csv", "parquet", "parts", "txt", "caption", *REPORTS)
 """Formats that hold a caption under headings."""
 MERGING = (*BESIDE, "webdataset")
 """Formats in which an image may have a text already."""

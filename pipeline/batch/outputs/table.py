@@ -57,8 +57,8 @@ class TableFile(Output, ABC):
 
 
 class CsvFile(TableFile):
-    """A row for each image: file, caption, score, confidence, context, labels and words (as JSON); caption_2, score_2,
-    ... of the next best."""
+    """A row for each image: file, caption, score, confidence, context; words, labels, sections and the images of a
+    study, as JSON; caption_2, score_2, ... of the next best."""
 
     def __init__(self, path: Path, run: Path, *, num_captions: int = 1) -> None:
         super().__init__(path, run)
@@ -67,7 +67,7 @@ class CsvFile(TableFile):
     def write(self, records: Iterator[Record], file: IO[bytes]) -> None:
         told = ("caption", "score", "confidence", "words")
         more = [f"{name}_{n}" for n in range(2, self.num_captions + 1) for name in told]
-        names = ["file", *told, "context", "labels", *more]
+        names = ["file", *told, "context", "labels", "images", "sections", *more]
         writer = csv.DictWriter(_Encoded(file), names, restval="", extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         for record in records:
@@ -84,7 +84,8 @@ class ParquetFile(TableFile):
 
 
 def write_parquet(records: Iterator[Record], file: IO[bytes]) -> None:
-    """Columns file, caption, score, confidence, words, alternatives (a list of structures), context, labels (JSON)."""
+    """Columns file, caption, score, confidence, words, alternatives (a list of structures), context, labels (JSON),
+    images (a list, of a study), sections (JSON)."""
     import pyarrow as pa
     import pyarrow.parquet
 
@@ -95,7 +96,13 @@ def write_parquet(records: Iterator[Record], file: IO[bytes]) -> None:
         ("confidence", pa.float64()),
         ("words", pa.list_(word)),
     ]
-    more = [("alternatives", pa.list_(pa.struct(told))), ("context", pa.string()), ("labels", pa.string())]
+    more = [
+        ("alternatives", pa.list_(pa.struct(told))),
+        ("context", pa.string()),
+        ("labels", pa.string()),
+        ("images", pa.list_(pa.string())),
+        ("sections", pa.string()),
+    ]
     schema = pa.schema([("file", pa.string()), *told, *more])
     with pyarrow.parquet.ParquetWriter(file, schema) as writer:
         while rows := list(islice(records, ROW_GROUP)):
@@ -104,13 +111,20 @@ def write_parquet(records: Iterator[Record], file: IO[bytes]) -> None:
 
 def _row(record: Record) -> Record:
     """A record as Parquet holds it."""
-    record["file"] = record["file"].encode("utf-8", "backslashreplace").decode("utf-8")
+    record["file"] = _utf8(record["file"])
     for told in (record, *record.get("alternatives", ())):
         if "words" in told:
             told["words"] = [{"word": word, "probability": probability} for word, probability in told["words"]]
-    if "labels" in record:
-        record["labels"] = json.dumps(record["labels"], ensure_ascii=False)
+    for name in ("labels", "sections"):
+        if name in record:
+            record[name] = json.dumps(record[name], ensure_ascii=False)
+    if "images" in record:
+        record["images"] = list(map(_utf8, record["images"]))
     return record
+
+
+def _utf8(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _cell(value: Any) -> Any:
