@@ -16,9 +16,7 @@ class Product:
     image's beams the product then takes a third of ``linear``'s time, which brings the matrix into that order at every
     call; for hundreds of rows nine tenths.
 
-    Each new number of rows costs the compilation of a kernel, which takes as long as a small product, and searches that
-    end one by one have all numbers. So rows are rounded up: to a multiple of ``LEAST``, and by an eighth at most where
-    there are many.
+    Searches that end one by one have all numbers of rows: they are rounded up, see :func:`blank_rows`.
 
     Args:
         weight, bias: (N, K) and (N,).
@@ -33,12 +31,20 @@ class Product:
         if self._packed is None:
             return linear(values, self.weight, self.bias)
         shape, rows = values.shape[:-1], values.shape[:-1].numel()
-        step = max(LEAST, 1 << max(0, rows.bit_length() - 4))
         values = values.reshape(rows, values.shape[-1])
-        if blank := -rows % step:
+        if blank := blank_rows(rows):
             values = pad(values, (0, 0, 0, blank))
         found: Tensor = torch.ops.mkldnn._linear_pointwise(values, self._packed, self.bias, "none", [], "")
         return found[:rows].unflatten(0, shape)
+
+
+def blank_rows(rows: int) -> int:
+    """How many rows to add, so that products come in few sizes: up to a multiple of ``LEAST``, by an eighth at most.
+
+    oneDNN compiles kernels for each new number of rows, which takes as long as a small product, and keeps those of the
+    last thousand: of a product with a vocabulary's matrix and its gradients 9 MB for each number.
+    """
+    return -rows % max(LEAST, 1 << max(0, rows.bit_length() - 4))
 
 
 def _packed(weight: Tensor) -> Tensor | None:

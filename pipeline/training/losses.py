@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.functional import cross_entropy, pad
 
+from latentcap.inference.product import blank_rows
 from latentcap.model.caption_model import CaptionModel
 from latentcap.model.decoder import Decoder
 from latentcap.model.fusion import Attention, Memory
@@ -79,8 +81,13 @@ def next_word_loss(
     """Mean cross-entropy of each word of ``targets`` (B, G, T) given ``inputs``, those before it; 0 is padding."""
     hidden, attention = decoder(inputs, memory, maps=maps)
     words = targets != 0
-    logits = decoder.logits(hidden[words]).float()
-    return nn.functional.cross_entropy(logits, targets[words], label_smoothing=smoothing), attention
+    logits = word_logits(decoder, hidden[words]).float()
+    return cross_entropy(logits, targets[words], label_smoothing=smoothing), attention
+
+
+def word_logits(decoder: Decoder, hidden: Tensor) -> Tensor:
+    """Scores (W, V) of W words, of which every batch has another number: they are computed for few numbers of rows."""
+    return decoder.logits(pad(hidden, (0, 0, 0, blank_rows(len(hidden)))))[: len(hidden)]
 
 
 @torch.no_grad()

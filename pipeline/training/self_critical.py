@@ -14,6 +14,7 @@ from latentcap.data.batches.tokenizer import CaptionTokenizer
 from latentcap.data.example import Example
 from latentcap.model.decoder import Decoder
 from latentcap.model.fusion import Memory
+from latentcap.training.losses import word_logits
 from latentcap.training.optim import REWARDS
 from latentcap.training.rewards import weighed
 
@@ -51,7 +52,7 @@ class SelfCritical:
         inputs, targets = tokens[..., :-1], tokens[..., 1:]
         mask = targets != self.tokenizer.pad_id
         hidden, attention = decoder(inputs, memory, maps=False)
-        log_probs = decoder.logits(hidden[mask]).float().log_softmax(-1)
+        log_probs = word_logits(decoder, hidden[mask]).float().log_softmax(-1)
         chosen = log_probs.gather(1, targets[mask].unsqueeze(1)).squeeze(1)
         advantage = (rewards - others).unsqueeze(-1).expand(mask.shape)[mask]
         loss = -(advantage * chosen).mean()
