@@ -13,10 +13,6 @@ LIGHTNING = (  # Lightning learns from Ray who trains together
     "--trainer.strategy.find_unused_parameters=true",
     "--trainer.plugins+=ray.train.lightning.RayLightningEnvironment",
 )
-PATIENCE = {  # of a machine that does other things too
-    "RAY_worker_niceness": "0",  # Ray's own is 15, which hardly gets a turn
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",  # after Ray's own 60 it begins again, and again
-}
 
 
 def fit(given: dict[str, Any]) -> None:
@@ -27,8 +23,7 @@ def fit(given: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    for name, value in PATIENCE.items():
-        os.environ.setdefault(name, value)
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own is 15, which hardly gets a turn on a busy machine
     ray.init()  # the cluster that this machine is a node of, or one that is started here
     processes, *arguments = sys.argv[1:]
     scaling = ScalingConfig(num_workers=int(processes), use_gpu="GPU" in ray.cluster_resources())

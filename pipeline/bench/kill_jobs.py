@@ -69,12 +69,17 @@ class Job:
             self.path.mkdir()
             (self.path / f"000.{kind}").write_text(WRITTEN_BY_HAND + "\n")
 
-    def run(self, engine: LocalEngine) -> None:
+    def prepare(self, engine: LocalEngine) -> Output:
+        """Let the engine's worker do what the output needs."""
         output = self._output()
         settings = replace(
             engine.settings, keep_images=output.needs_images, keep_ids=output.needs_ids, every=EVERY * self._is_film
         )
         engine.worker = Worker(engine.worker.captioner, settings)
+        return output
+
+    def run(self, engine: LocalEngine) -> None:
+        output = self.prepare(engine)
         with RunFolder(self.folder, output=str(output)) as folder:
             folder.begin({"format": self.kind}, empty=False)
             Run(self.inputs(), output, folder, block=BLOCK, quiet=True)(engine.map)

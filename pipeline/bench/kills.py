@@ -101,6 +101,7 @@ class Killer:
         """One output: kills, and a run to its end."""
         if kind not in self._expected:
             whole = Job(kind, self.root / f"{kind}-whole", self.sources)
+            whole.prepare(self.engine)
             self.engine.worker(list(whole.inputs()))  # what the first takes longer is not killed again and again
             tally.duration = self._run(whole)
             self._expected[kind] = whole.captions(), whole.failed()
