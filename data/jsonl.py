@@ -12,6 +12,7 @@ from latentcap.data.encoding import open_text
 from latentcap.data.errors import UserError
 
 _UNDECODED = re.compile("[\udc80-\udcff]")  # what "surrogateescape" makes of bytes that are no text
+_decode = json.JSONDecoder().raw_decode
 _LINES = "Every line has to be one JSON object; a file that is one JSON value as a whole ends in .json."
 
 
@@ -41,7 +42,7 @@ def parse_line(line: str | bytes, where: str) -> dict[str, Any]:
     if not line.isascii() and _UNDECODED.search(line):
         raise UserError(f"{where}: not UTF-8 text. Save the file as UTF-8.")
     try:
-        record = json.loads(line)
+        record = _loads(line)
     except (ValueError, RecursionError) as error:
         fault = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
         raise UserError(f"{where}: not valid JSON ({fault}). {_LINES}") from None
@@ -49,6 +50,15 @@ def parse_line(line: str | bytes, where: str) -> dict[str, Any]:
         kind = {list: "a list", str: "a text", type(None): "null"}.get(type(record), "a number")
         raise UserError(f"{where}: {kind}, no JSON object. {_LINES}")
     return record
+
+
+def _loads(line: str) -> Any:
+    """``json.loads``, of a line as programs write it without the search for white space, which takes a third of it."""
+    if line.startswith("{"):
+        record, end = _decode(line)
+        if line[end:] in ("\n", "", "\r\n"):
+            return record
+    return json.loads(line)
 
 
 def to_line(record: Mapping[str, Any]) -> bytes:

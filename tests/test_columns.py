@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import pickle
 import tarfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -259,3 +260,20 @@ def test_a_large_tar_is_indexed_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert isinstance(again, list)
     assert again == first
     assert again[3].images[0].read_bytes() == b"jpeg"
+
+
+def test_garbage_is_seldom_looked_for_while_examples_are_made(tmp_path: Path) -> None:
+    """They have no cycles, and there may be millions."""
+    before, seen = gc.get_threshold(), []
+
+    def examples(fails: bool) -> Iterator[Example]:
+        seen.append(gc.get_threshold()[0])
+        yield Example("a", ())
+        if fails:
+            raise UserError("the next row is broken")
+
+    collect.collect(examples(False), tmp_path)
+    with pytest.raises(UserError):
+        collect.collect(examples(True), tmp_path)
+    assert min(seen) > 10 * before[0]
+    assert gc.get_threshold() == before

@@ -86,3 +86,18 @@ def test_utf16_without_a_mark_is_an_error_that_says_so(tmp_path: Path, encoding:
             read(path)
     path.write_bytes(b"a.jpg\0b.jpg\0c d.jpg\0")
     assert read_text(path).count("\0") == 3
+
+
+@pytest.mark.parametrize("line", ['{"a": "b"}', '{"a": "b"}\r', ' {"a": "b"}', '{"a": "b"} \t', '{\t"a" :"b" }'])
+def test_white_space_around_an_object_is_nothing(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(f"{line}\n{line}".encode())
+    assert read_jsonl(path) == [{"a": "b"}] * 2
+
+
+@pytest.mark.parametrize("line", ['{"a": 1} {"a": 2}', '{"a": 1}\u00a0', '{"a": 1},'])
+def test_an_object_and_something_after_it_is_no_line(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text(f"{line}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"line 1: not valid JSON \(Extra data"):
+        read_jsonl(path)

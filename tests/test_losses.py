@@ -1,11 +1,11 @@
 import pytest
 import torch
-from helpers import tiny_captioner
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from latentcap.model.decoder import Decoder
 from latentcap.training.losses import next_word_loss
+from tests.helpers import tiny_captioner
 
 
 def captions(generator: torch.Generator, *, examples: int = 4) -> Tensor:

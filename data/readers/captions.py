@@ -30,6 +30,10 @@ def to_captions(value: Any, where: str = "captions") -> tuple[str, ...]:
 
     Raises UserError, beginning with ``where``, for a layout that is not known, which would else be trained on as it is.
     """
+    if type(value) is list and {*map(type, value)} == {str}:  # by far the most frequent
+        texts = [item.strip() for item in value]
+        if {text[:1] for text in texts}.isdisjoint("[{"):
+            return tuple(texts)
     if value is None:
         return ()
     if isinstance(value, str):
@@ -41,10 +45,6 @@ def to_captions(value: Any, where: str = "captions") -> tuple[str, ...]:
     if isinstance(value, Mapping):
         return to_captions(value[_key(value, where)], where)
     if isinstance(value, list | tuple):
-        if {*map(type, value)} == {str}:  # by far the most frequent
-            texts = [item.strip() for item in value]
-            if not any(text.startswith(("[", "{")) for text in texts):
-                return tuple(texts)
         if value and all(isinstance(item, int | float) and not is_null(item) for item in value):
             raise UserError(
                 f"{where}: the captions are numbers ({_short(value)}), such as ids of tokens. Text is needed; name the "

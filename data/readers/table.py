@@ -146,6 +146,8 @@ def _folder(root: str, name: str) -> str:
 
 def row_name(value: Any, number: int, root: Path) -> str:
     """What the image column calls the row's first image, or ``row-NUMBER`` where it holds bytes without a name."""
+    if isinstance(value, str) and (name := value.strip()):
+        return native(name, root)
     first = next(iter(value), None) if isinstance(value, (list, tuple)) else value
     if isinstance(first, Mapping):
         first = first.get("path")
