@@ -51,9 +51,13 @@ def with_labels() -> Captioner:
     model = CaptionModel(
         tiny_config(reads_labels=True),
         vocab_size=len(tiny_tokenizer()),
-        labels={"plane": ["axial", "coronal", "sagittal"]},
+        labels={"plane": ["axial", "coronal", "sagittal"], "words": ["cat", "dog", "grass", "snow"]},
+        label_lists={"words": [0.5] * 4},
     )
     torch.nn.init.normal_(model.decoder.embedding.weight)
+    assert model.labels is not None
+    torch.nn.init.normal_(model.labels.heads[1].weight)
+    model.labels.thresholds[3:] = torch.tensor([0.1, 0.5, 0.9, 0.4])
     return Captioner(model, tokenizer=tiny_tokenizer(), image=ImageConfig(size=(64, 64)))
 
 
@@ -105,6 +109,8 @@ def test_the_same_captions_in_any_batch(name: str, tmp_path: Path) -> None:
         assert [entry["caption"] for entry in found] == [caption.text for caption in expected]
         assert [entry["score"] for entry in found] == pytest.approx([caption.score for caption in expected], abs=1e-4)
         assert [entry["labels"] for entry in found] == [caption.labels for caption in expected]
+        if name == "labels":
+            assert any(";" in entry["labels"]["words"] for entry in found)
 
 
 @pytest.mark.parametrize("search", [

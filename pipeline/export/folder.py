@@ -94,7 +94,7 @@ def check_exportable(saved: SavedModel, model: Path) -> None:
 def describe(saved: SavedModel) -> dict[str, Any]:
     """The ``config.json`` of an export: what a program needs to know besides the graphs."""
     model, tokenizer = saved.model, saved.tokenizer
-    context = None
+    head, context = model.labels, None
     if model.context is not None:
         fields = model.context.fields
         context = {
@@ -108,7 +108,10 @@ def describe(saved: SavedModel) -> dict[str, Any]:
         "image": saved.image.to_dict(),
         "views": model.config.max_views,
         "context": context,
-        "labels": model.labels.classes if model.labels is not None else {},
+        "labels": head.classes if head is not None else {},
+        "thresholds": {name: head.thresholds[head.span(name)].tolist() for name in head.lists}
+        if head is not None
+        else {},
         "tokenizer": tokenizer.kind,
         "bos": tokenizer.bos_id,
         "eos": tokenizer.eos_id,

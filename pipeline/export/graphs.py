@@ -88,7 +88,8 @@ class EncodeGraph(nn.Module):
         memory = self.model.encode(regions=regions, view_mask=mask, context=self._context(known))
         found = [getattr(memory, name) for name in self.memory]
         if self.model.labels is not None:
-            found += [logits.softmax(-1) for logits in self.model.labels(memory.pooled).values()]
+            head = self.model.labels
+            found += [head.shares(name, logits) for name, logits in head(memory.pooled).items()]
         return tuple(found)
 
     def _context(self, known: dict[str, Tensor]) -> ContextBatch | None:

@@ -215,18 +215,26 @@ class Model:
         labels = [found.pop(f"label_{index}") for index in range(len(self.config["labels"]))]
         taken = {entry.name for entry in self.step.get_inputs()}
         captions = search(self.step, {name: value for name, value in found.items() if name in taken}, self.config)
-        classes = self.config["labels"].items()
         return [
             {
                 "caption": self.decode(words),
                 "score": score,
                 "labels": {
-                    name: values[int(chances[row].argmax())]
-                    for (name, values), chances in zip(classes, labels, strict=True)
+                    name: self.named(name, chances[row])
+                    for name, chances in zip(self.config["labels"], labels, strict=True)
                 },
             }
             for row, (words, score) in enumerate(captions)
         ]
+
+    def named(self, label: str, chances: np.ndarray) -> str:
+        """The likeliest class of a label; of one that may have several, all above their thresholds."""
+        classes, thresholds = self.config["labels"][label], self.config["thresholds"].get(label)
+        if thresholds is None:
+            return str(classes[int(chances.argmax())])
+        return ";".join(
+            name for name, chance, least in zip(classes, chances, thresholds, strict=True) if chance > least
+        )
 
     def decode(self, words: Sequence[int]) -> str:
         if self.config["tokenizer"] == "bpe":

@@ -65,7 +65,7 @@ class LabelHead(nn.Module):
     @torch.no_grad()
     def probabilities(self, pooled: Tensor) -> Tensor:
         """Mean regions (B, C) to the probabilities of all classes of all labels, (B, L), without gradients."""
-        return torch.cat([self._shares(name, logits).to(pooled.dtype) for name, logits in self(pooled).items()], -1)
+        return torch.cat([self.shares(name, logits).to(pooled.dtype) for name, logits in self(pooled).items()], -1)
 
     @torch.no_grad()
     def readings(self, pooled: Tensor) -> Tensor:
@@ -88,7 +88,8 @@ class LabelHead(nn.Module):
         """The log-odds of the classes of a label of ``lists`` in the training examples."""
         return torch.tensor(self.lists[name]).logit(1e-4)
 
-    def _shares(self, name: str, logits: Tensor) -> Tensor:
+    def shares(self, name: str, logits: Tensor) -> Tensor:
+        """The logits of one label's classes to probabilities: each by itself where it may have several values."""
         return logits.float().sigmoid() if name in self.lists else logits.float().softmax(-1)
 
     def loss(self, pooled: Tensor, labels: Sequence[Mapping[str, str]]) -> Tensor:
@@ -135,7 +136,7 @@ class LabelHead(nn.Module):
         """
         found: list[dict[str, tuple[str, float]]] = [{} for _ in range(len(pooled))]
         for name, logits in self(pooled).items():
-            shares = self._shares(name, logits)
+            shares = self.shares(name, logits)
             if name in self.lists:
                 named = shares > self.thresholds[self.span(name)]
                 for row, share, chosen in zip(found, shares, named, strict=True):
