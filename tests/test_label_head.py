@@ -188,4 +188,6 @@ def test_words_are_classes_where_one_example_in_a_hundred_has_them() -> None:
     examples = [Example(str(place), (), labels={"words": row}) for place, row in enumerate(rows)]
     assert label_classes(examples, ["words"]) == {"words": ["dog", "grass", "stick"]}
     assert label_classes(examples[995:], ["words"]) == {"words": ["dog", "grass", "stick", "twig"]}
-    assert lists_of([Example("one", (), labels={"words": "dog"})], ["words"]) == ["words"]
+    few = [Example("one", (), labels={"words": "dog;stick"}), Example("two", (), labels={"words": "dog"})]
+    assert label_classes(few, ["words"]) == {"words": ["dog"]}
+    assert lists_of(few[1:], ["words"]) == ["words"]

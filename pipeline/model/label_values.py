@@ -56,7 +56,9 @@ def label_classes(examples: Sequence[Example], names: Sequence[str]) -> dict[str
             known = sorted({key for labels in each(examples, "labels") for key in labels})
             have = f" Labels there: {', '.join(known)}." if known else " The examples have no labels at all."
             raise UserError(f"no training example has a label '{name}'.{did_you_mean(name, known)}{have}")
-        fewest = max(MIN_COUNT, len(held) * WORD_SHARE) if name == WORDS else MIN_COUNT
+        fewest: float = MIN_COUNT
+        if name == WORDS:  # of very few examples the most frequent words have to do
+            fewest = min(max(MIN_COUNT, len(held) * WORD_SHARE), max(counts.values()))
         found[name] = sorted(value for value, count in counts.items() if count >= fewest)
         least = 1 if name in lists else 2
         if len(found[name]) < least:
