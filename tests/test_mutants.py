@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from latentcap.batch.inputs import Input, Inputs
-from latentcap.batch.outputs import make_output
+from latentcap.batch.outputs import FORMATS, REPORTS, make_output
 from latentcap.bench.mutants import IMAGES, PICTURES, TEXTS, mutants, sample
-from latentcap.bench.read_back import FORMATS, read_back
+from latentcap.bench.read_back import read_back
 from latentcap.data.image import ImageRef, decode_image
 from latentcap.data.listing import iter_images
 
@@ -47,7 +47,7 @@ def test_broken_images_are_errors_of_one_kind_and_the_same_ones_come_again() -> 
     assert {kind for kind, _ in mutants(TEXTS, COLOURS, 10, random.Random(7))} == set(TEXTS)
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", sorted(set(FORMATS) - {*REPORTS, "srt", "vtt"}))
 def test_outputs_are_read_back(kind: str, tmp_path: Path) -> None:
     photos, path = tmp_path / "photos", tmp_path / "out"
     photos.mkdir()
