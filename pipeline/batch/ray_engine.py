@@ -8,6 +8,7 @@ Where a node dies, the pipeline begins anew on the others, with the blocks whose
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -120,7 +121,8 @@ class RayEngine(Engine):
                         "same command goes on. All nodes need latentcap, and have to be able to read the model folder."
                     ) from None
                 logger.warning("a node or an actor has died (%s); going on with those that are left", _reason(error))
-                time.sleep(failures)  # until the cluster knows which
+            gc.collect()  # what is left of the broken pipeline refers to its actors, and they would keep their cores
+            time.sleep(failures)  # until the cluster knows which
 
     def _run(self, under_way: deque[Block], blocks: Iterator[Block]) -> Iterator[list[Record]]:
         """The records of the blocks ``under_way`` and of those to come; a block is under way until they are there."""
