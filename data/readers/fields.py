@@ -29,7 +29,7 @@ VIEWS_COLUMN = "views"  # the names of a row's images, such as frontal and later
 GROUP_COLUMNS = ("patient_id", "subject_id", "case_id")
 REPORT_TARGETS = ("findings", "impression", "both", "case")
 FINDINGS = "findings"  # the label that is read from the captions where no column has it
-WORDS = "words"  # likewise: what the captions name
+WORDS = "words"  # the label that is what the captions name: a column of that name may be anything
 FROM_CAPTIONS = (FINDINGS, WORDS)
 CACHE = Path("~/.cache/latentcap").expanduser()
 MISSING = frozenset({"", "n/a", "nan", "null"})  # texts that stand for a missing context, category or number
@@ -112,7 +112,9 @@ class Fields:
             id=find("id", self.id, ID_COLUMNS),
             paraphrases=find("paraphrases", self.paraphrases, ("paraphrases",)),
             labels=tuple(
-                find("labels", name, ()) or name for name in self.labels if name not in FROM_CAPTIONS or name in found
+                find("labels", name, ()) or name
+                for name in self.labels
+                if name != WORDS and (name != FINDINGS or name in found)
             ),
             group=find("group", self.group, GROUP_COLUMNS),
         )

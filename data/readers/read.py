@@ -6,7 +6,8 @@ import dataclasses
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,11 @@ from latentcap.data.walk import files_below
 from latentcap.data.words import content_words
 
 logger = logging.getLogger(__name__)
+
+LABELLERS: dict[str, Callable[[Sequence[str]], str | None]] = {  # of captions; None: nothing is known
+    FINDINGS: lambda captions: findings_in("\n".join(captions)) or None,
+    WORDS: lambda captions: SEVERAL.join(sorted({*chain(*map(content_words, captions))})) if captions else None,
+}
 
 TABLE = Format(
     "table",
@@ -124,28 +130,19 @@ def _read_one(source: str, format: str, options: ReadOptions) -> Sequence[Exampl
         found = "folder" if path.is_dir() else "file"
         raise UserError(f"{path}: a {found}, where the format '{form.name}' needs a {form.kind}.")
     examples = form.read(path, options)
-    if FINDINGS in options.fields.labels:
-        examples = collect(map(_with_findings, examples), options.columns)
-    if WORDS in options.fields.labels:
-        examples = collect(map(_with_words, examples), options.columns)
+    if told := LABELLERS.keys() & options.fields.labels:
+        examples = collect((_with_labels(example, told) for example in examples), options.columns)
     if frame := options.fields.frame:
         examples = collect((_of_frame(example, frame) for example in examples), options.columns)
     style = options.fields.text_style or ("clean" if form.medical else None)
     return collect((_in_style(example, style) for example in examples), options.columns) if style else examples
 
 
-def _with_findings(example: Example) -> Example:
-    """The label ``findings`` by rule from the captions, where the data has none of its own."""
-    found = "" if FINDINGS in example.labels else findings_in("\n".join(example.captions))
-    return dataclasses.replace(example, labels={**example.labels, FINDINGS: found}) if found else example
-
-
-def _with_words(example: Example) -> Example:
-    """The label ``words``: what the captions name, where the data has none of its own."""
-    if WORDS in example.labels or not example.captions:
-        return example
-    found = SEVERAL.join(sorted({word for caption in example.captions for word in content_words(caption)}))
-    return dataclasses.replace(example, labels={**example.labels, WORDS: found})
+def _with_labels(example: Example, names: Collection[str]) -> Example:
+    """The labels of :data:`LABELLERS`, read from the captions; findings where the data has none of its own."""
+    wanted = [name for name in names if name != FINDINGS or FINDINGS not in example.labels]
+    found = {name: label for name in wanted if (label := LABELLERS[name](example.captions)) is not None}
+    return dataclasses.replace(example, labels={**example.labels, **found}) if found else example
 
 
 def _of_frame(example: Example, frame: str) -> Example:
