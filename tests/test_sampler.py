@@ -93,3 +93,32 @@ def test_rare_classes_are_drawn_more_often_but_not_as_often() -> None:
     assert len(drawn) == 20 * 200
     assert np.mean([entry == "rare" for entry in drawn]) == pytest.approx(0.25, abs=0.03)  # sqrt(20) / (sqrt(20) + ...)
     assert sampler.plan(3) == CaptionBatchSampler(pools(), batch_size=8, weights=balanced_weights(classes)).plan(3)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("weights", [None, [1.0] * 49 + [3.0]])
+def test_an_epoch_of_few_images_goes_over_them_again(world: int, weights: list[float] | None) -> None:
+    """50 images are 7 batches of 8 or fewer: three times over are the least that give 18."""
+    samplers = [
+        CaptionBatchSampler(
+            pools(50), batch_size=8, least_steps=18, variants=9, weights=weights, rank=rank, world=world
+        )
+        for rank in range(world)
+    ]
+    plans = [sampler.plan(1) for sampler in samplers]
+    assert [len(plan) for plan in plans] == [len(samplers[0])] * world
+    assert len(samplers[0]) >= 18
+    drawn = [draw for plan in plans for batch in plan for draw in batch]
+    passes = samplers[0].passes
+    assert len(drawn) == 50 * passes
+    assert passes == (3 if world == 1 else 6)
+    if weights is None:
+        assert set(Counter(draw.example for draw in drawn).values()) == {passes}
+        assert len({draw.variant for draw in drawn if draw.example == 0}) > 1
+    assert plans[0] != samplers[0].plan(2)
+
+
+def test_an_epoch_of_enough_steps_stays_as_it_is() -> None:
+    assert CaptionBatchSampler(pools(), batch_size=8, least_steps=25).plan(3) == CaptionBatchSampler(
+        pools(), batch_size=8
+    ).plan(3)

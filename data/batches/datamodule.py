@@ -51,6 +51,8 @@ class CaptionData(L.LightningDataModule):
         batch_size: images in a training step, at most: an epoch's batches are of one size.
         eval_batch_size: images at once in validation.
         captions_per_image: how many captions of each image a step trains on; they share the image's latents.
+        least_steps: an epoch of fewer steps goes over its images again, as often as it takes: so a recipe that counts
+            in epochs does for few images as for many.
         paraphrases: probability that a paraphrase is trained on in place of a caption, where an example has some.
         balance: labels (``Example.labels``) whose rare combinations are drawn more often: by one over the square root
             of their count. An example without a label counts as a class of its own kind.
@@ -77,6 +79,7 @@ class CaptionData(L.LightningDataModule):
         batch_size: int = 64,
         eval_batch_size: int = 64,
         captions_per_image: int = 2,
+        least_steps: int = 0,
         paraphrases: float = 0.0,
         balance: list[str] | None = None,
         augmentation: Augmentation | None = None,
@@ -93,6 +96,7 @@ class CaptionData(L.LightningDataModule):
             ("batch_size", batch_size, 1),
             ("eval_batch_size", eval_batch_size, 1),
             ("captions_per_image", captions_per_image, 1),
+            ("least_steps", least_steps, 0),
             ("workers", workers, 0),
             ("variants", variants, 0),
             ("seed", seed, 0),
@@ -110,7 +114,7 @@ class CaptionData(L.LightningDataModule):
         self.format, self.image_root, self.fields = format, image_root, fields
         self.tokenizer_config, self.vocabulary = tokenizer, vocabulary
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.captions_per_image, self.paraphrases = captions_per_image, paraphrases
+        self.captions_per_image, self.least_steps, self.paraphrases = captions_per_image, least_steps, paraphrases
         self.balance = balance or []
         self.augmentation, self.variants, self.crop_mode = augmentation, variants, crop_mode
         self.cache_dir, self.workers = Path(cache_dir).expanduser(), workers
@@ -209,6 +213,7 @@ class CaptionData(L.LightningDataModule):
             dataset.pools,
             batch_size=self.batch_size,
             captions_per_image=self.captions_per_image,
+            least_steps=self.least_steps,
             paraphrases=self.paraphrases,
             weights=label_weights(dataset.examples, self.balance) if self.balance else None,
             variants=changed if self._live else self.variants + 1,

@@ -45,8 +45,9 @@ class CaptionBatchSampler:
     up to ``world - 1`` examples, drawn anew each epoch, are trained on twice.
 
     Args:
-        weights: how often each example is drawn, relative to the others: an epoch then draws as many examples as there
-            are, with repetition. None: each once.
+        least_steps: an epoch of fewer batches goes over the examples again, as often as it takes.
+        weights: how often each example is drawn, relative to the others: an epoch then draws as many as without, with
+            repetition. None: all equally often.
         variants: how many variants of each image there are, the plain one included; one is drawn for each example.
         completed: how many batches of the epoch were trained on before the run was interrupted; they are skipped.
     """
@@ -57,6 +58,7 @@ class CaptionBatchSampler:
         *,
         batch_size: int,
         captions_per_image: int = 1,
+        least_steps: int = 0,
         paraphrases: float = 0.0,
         weights: Sequence[float] | None = None,
         variants: int = 1,
@@ -70,6 +72,7 @@ class CaptionBatchSampler:
         self.paraphrases, self.variants, self.seed = paraphrases, variants, seed
         self.rank, self.world, self.window = rank, world, window
         self.completed = completed
+        self.passes = 1 + max(0, least_steps - 1) * world * batch_size // len(pools)
         self.shares = None if weights is None else np.asarray(weights, dtype=float) / sum(weights)
         self.epoch = 0
 
@@ -79,7 +82,7 @@ class CaptionBatchSampler:
     @property
     def _of_each_rank(self) -> int:
         """How many examples every rank has in an epoch."""
-        return -(-len(self.pools) // self.world)
+        return -(-len(self.pools) * self.passes // self.world)
 
     def set_epoch(self, epoch: int) -> None:
         """The epoch that the next pass is of."""
@@ -96,8 +99,11 @@ class CaptionBatchSampler:
     def _batches(self, epoch: int, first: int) -> Iterator[list[Draw]]:
         """Those from ``first`` on. What is drawn is held as numbers, for there may be millions of examples."""
         random = np.random.default_rng((self.seed, epoch))
-        count = len(self.pools)
-        examples = random.permutation(count) if self.shares is None else random.choice(count, count, p=self.shares)
+        each, count = len(self.pools), len(self.pools) * self.passes
+        if self.shares is None:
+            examples = np.concatenate([random.permutation(each) for _ in range(self.passes)])
+        else:
+            examples = random.choice(each, count, p=self.shares)
         texts = np.empty((count, self.captions_per_image), np.int32)
         variants, lengths = np.empty(count, np.int64), np.empty(count, np.int32)
         for at, index in enumerate(examples):
