@@ -61,6 +61,27 @@ P, N, U, A = Status.POSITIVE, Status.NEGATIVE, Status.UNCERTAIN, Status.ABSENT
         ("Possible small effusion.", {"Pleural Effusion": U, "No Finding": A}),
         ("", {"No Finding": P, "Edema": A}),
         ("XXXX opacity in the lung-bases , stable", {"Lung Opacity": P}),
+        ("No acute fracture or significant degenerative changes.", {"Fracture": N}),
+        ("No infiltrate or acute change.", {"Lung Opacity": N}),
+        ("No consolidation or increased interstitial markings.", {"Consolidation": N, "Lung Opacity": N}),
+        ("No effusion and no change in the opacity.", {"Pleural Effusion": N, "Lung Opacity": P}),
+        ("Without change in the left effusion.", {"Pleural Effusion": P}),
+        ("No worsening of the edema.", {"Edema": P}),
+        ("The pneumothorax has not completely resolved.", {"Pneumothorax": P}),
+        ("Near complete resolution of the effusion.", {"Pleural Effusion": P}),
+        ("Left effusion resolved.", {"Pleural Effusion": N}),
+        ("Edema increased and effusion resolved.", {"Edema": P, "Pleural Effusion": N}),
+        ("Opacity, not seen on the prior study.", {"Lung Opacity": P}),
+        ("Opacity is not seen.", {"Lung Opacity": N}),
+        ("The endotracheal tube has been removed.", {"Support Devices": N}),
+        ("Interval removal of the right PICC.", {"Support Devices": A}),
+        ("Atelectasis versus pneumonia.", {"Atelectasis": U, "Pneumonia": U}),
+        ("No atelectasis, but pneumonia is likely.", {"Atelectasis": N, "Pneumonia": U}),
+        ("The opacity is likely atelectasis.", {"Lung Opacity": P, "Atelectasis": U}),
+        ("Pneumonia is felt to be unlikely.", {"Pneumonia": N}),
+        ("Lungs are not entirely clear. The heart is not enlarged.", {"Lung Opacity": U, "Cardiomegaly": N}),
+        ("Question small effusion.", {"Pleural Effusion": U}),
+        ("R/O pneumonia.", {"Pneumonia": U}),
     ],
 )  # fmt: skip
 def test_what_a_report_says(report: str, expected: dict[str, Status]) -> None:
@@ -68,6 +89,18 @@ def test_what_a_report_says(report: str, expected: dict[str, Status]) -> None:
     assert set(found) == set(OBSERVATIONS)
     assert len(found) == 14
     assert {name: found[name] for name in expected} == expected, explain(report)
+
+
+def test_what_marks_say() -> None:
+    report = "Effusion: none. Pneumothorax - absent.\nEdema: No\nNodule: right base. ?pneumonia Atelectasis?"
+    assert [(mention.observation, mention.status) for mention in explain(report)] == [
+        ("Pleural Effusion", N),
+        ("Pneumothorax", N),
+        ("Edema", N),
+        ("Lung Lesion", P),
+        ("Pneumonia", U),
+        ("Atelectasis", U),
+    ]
 
 
 def test_of_several_mentions_the_strongest_counts() -> None:

@@ -82,11 +82,14 @@ def label_reports(reports: Iterable[str]) -> list[dict[str, Status]]:
 
 
 def statements(report: str) -> list[str]:
-    """Sentences, cut at semicolons and line ends too: lower-case single-spaced words, commas and colons.
+    """Sentences, cut at semicolons and line ends too: lower-case single-spaced words and commas.
 
-    Hyphens between words become spaces.
+    Hyphens between words become spaces; what a mark says becomes words, as in "effusion: none" and "?pneumonia".
     """
-    parts = (sentence for part in _PART.split(report.replace("’", "'")) for sentence in split_sentences(part))
+    report = report.replace("’", "'")
+    for mark, words in _MARKS:
+        report = mark.sub(words, report)
+    parts = (sentence for part in _PART.split(report) for sentence in split_sentences(part))
     plain = (_OTHER.sub(" ", _DASH.sub(" ", part.lower())).split() for part in parts)
     return [" ".join(words) for words in plain if words]
 
@@ -103,11 +106,14 @@ def label_sentence(sentence: str) -> tuple[Mention, ...]:
     hits = [(*match.span(), name, status) for name, status, phrases in _PHRASES for match in _matches(meant, phrases)]
     if not hits:
         return ()
-    cues = _blank(sentence, _NOT_A_DENIAL)
+    cues = _blank(sentence, _NOT_A_DENIAL, [hit[:2] for hit in hits])
     mentions = []
     for start, end, name, status in _without_overlaps(hits):
-        decided, cue = (status, sentence[start:end]) if status != Status.POSITIVE else _judge(cues, start, end)
-        mentions.append(Mention(name, decided, sentence[start:end], cue))
+        words = sentence[start:end]
+        if status == Status.NEGATIVE and _NOT_NORMAL.search(words):
+            status = Status.UNCERTAIN
+        decided, cue = (status, words) if status != Status.POSITIVE else _judge(cues, start, end)
+        mentions.append(Mention(name, decided, words, cue))
     return tuple(mentions)
 
 
@@ -118,10 +124,13 @@ def _judge(sentence: str, start: int, end: int) -> tuple[Status, str]:
     last = min((span[0] for span in ends if span[0] >= end), default=len(sentence))
     before, after = _blank(sentence[first:end], _BEHIND), sentence[start:last]
     governed = _VERB.search(sentence, opening, start) is not None
+    barrier = (
+        sentence.rfind(_BLANKED, first, start) - first
+    )  # "no change in": what stands before does not reach further
     nearest = (0, 0, Status.POSITIVE, "")  # of the cues before: the one that ends last, of several the longest
     for status, phrases in ((Status.UNCERTAIN, _DOUBTS_AFTER), (Status.NEGATIVE, _DENIES_AFTER)):
         for match in _matches(before, phrases):
-            if not _NEW_SUBJECT.search(before, match.end()):
+            if match.end() > barrier and not _NEW_SUBJECT.search(before, match.end()):
                 nearest = max(nearest, (match.end(), len(match[0]), status, match[0]))
     if nearest[3]:
         return nearest[2:]
@@ -129,6 +138,9 @@ def _judge(sentence: str, start: int, end: int) -> tuple[Status, str]:
         for match in _matches(after, phrases):
             if _reaches(after[: match.start()], governed):
                 return status, match[0]
+    for status, ending in ((Status.UNCERTAIN, _DOUBTED_AT_END), (Status.NEGATIVE, _DENIED_AT_END)):
+        if said := ending.fullmatch(after[end - start :].rstrip(" ,")):
+            return status, said[1]
     return Status.POSITIVE, ""
 
 
@@ -157,10 +169,17 @@ def _matches(text: str, phrases: Sequence[_Phrase]) -> Iterator[re.Match[str]]:
             yield from phrase.pattern.finditer(text)
 
 
-def _blank(text: str, phrases: Sequence[_Phrase]) -> str:
-    """``text`` with the phrases replaced by as many underscores, so that positions stay."""
-    for match in _matches(text, phrases):
-        text = text[: match.start()] + "_" * (match.end() - match.start()) + text[match.end() :]
+def _blank(text: str, phrases: Sequence[_Phrase], kept: Sequence[tuple[int, int]] = ()) -> str:
+    """``text`` with the phrases replaced by as many underscores, so that positions stay, but for those that hold a part
+    of ``kept``, pairs of positions."""
+    for phrase in phrases:
+        start = 0
+        while phrase.key in text and (match := phrase.pattern.search(text, start)):
+            first, last = match.span()
+            if any(first < end and begin < last for begin, end in kept):
+                start = first + 1
+            else:
+                text, start = text[:first] + _BLANKED * (last - first) + text[last:], last
     return text
 
 
@@ -182,11 +201,21 @@ def _compile(phrases: Iterable[str]) -> tuple[_Phrase, ...]:
     return tuple(compiled)
 
 
+_BLANKED = "_"
 _DASH = re.compile(r"(?<=\w)[-/](?=\w)")
 _PART = re.compile(r"[;\n]")
+_MARKS = (
+    (re.compile(r"(?:\s*:|\s+[-–—])\s*(?:none|no|nil|absent|negative)\b(?=\s*(?:[.,;\n]|$))", re.I), " is absent"),
+    (re.compile(r"(?<![\w)])\?+\s*(?=\w)"), "questionable "),
+    (re.compile(r"(?<=\w)\s?\?+"), " is possible."),
+)
 _OTHER = re.compile(r"[^\w', ]")
 _VERB = re.compile(r"\b(?:is|are|was|were|has|have|had|shows?|demonstrates?|remains?|appears?|reveals?)\b")
 _NEW_SUBJECT = re.compile(r"(?:\band|,) (?:the|there|heart|lungs)\b|\b(?:may|might|could) ")
+_NOT_NORMAL = re.compile(r"\b(?:not|no longer)(?: (?:yet|within|quite|entirely|completely|fully|totally))* [\w']+$")
+_AT_END = r"(?: (?!and )[\w']+){0,4}?"  # of its clause, a few words after a mention
+_DENIED_AT_END = re.compile(_AT_END + r",? ((?:now |since |completely )?(?:resolved|cleared|absent|removed|gone))")
+_DOUBTED_AT_END = re.compile(_AT_END + r" ((?:is|are) (?:more |most |very )?(?:likely|probable))")
 _COMMA_CLAUSE = re.compile(r", (?:and )?(?=(?:the|there|heart|cardiac|cardiomegaly|lungs|lung|mild|stable|unchanged) )")
 
 _ENDS = (*_compile(table.CLAUSE_ENDS), _Phrase(", ", _COMMA_CLAUSE))
@@ -194,8 +223,8 @@ _NO_END = _compile(table.NOT_A_CLAUSE_END)
 _NOT_MEANT, _NOT_A_DENIAL = _compile(table.NOT_MEANT), _compile(table.NOT_A_DENIAL)
 _DENIES_AFTER, _DOUBTS_AFTER = _compile(table.DENIES_AFTER), _compile(table.DOUBTS_AFTER)
 _DENIES_BEFORE, _DOUBTS_BEFORE = _compile(table.DENIES_BEFORE), _compile(table.DOUBTS_BEFORE)
-_NEGATIVE_FOR = "negative"  # which denies what is before it, and with "for" what follows
-_BEHIND = (*(phrase for phrase in _DENIES_BEFORE if phrase.key != _NEGATIVE_FOR), *_DOUBTS_BEFORE)
+_BOTH_WAYS = ("negative", "versus", "vs")  # "negative" denies what is before it, and with "for" what follows
+_BEHIND = tuple(phrase for phrase in (*_DENIES_BEFORE, *_DOUBTS_BEFORE) if phrase.key not in _BOTH_WAYS)
 _PHRASES = [
     (name, status, _compile(phrases))
     for status, phrases_of in (

@@ -90,15 +90,20 @@ BORDERLINE: dict[str, tuple[str, ...]] = {
 NOT_MEANT = (
     "history of ~ pneumonia|fracture|cancer|carcinoma|malignancy|infection|failure", "body mass", "mass effect",
     "nodular ~ diaphragm", "breast mass*", "cardiac valve*", "adrenal mass*", "prior fracture site", "mass index",
-    "soft tissue density", "chest tube ~ removed", "removal of ~ tube|catheter|line", "removed ~ tube|catheter|line",
+    "soft tissue density", "removed ~ tube|catheter|line",
+    "removal of ~ tube*|catheter*|line*|picc|pacemaker*|lead*|drain*|hardware|stent*|wire*",
+    "tube*|catheter*|line*|picc|pacemaker*|lead*|drain*|hardware|stent*|wire* removal",
     "granulomatous infection*", "limit* ~ evaluation for|of ~ effusion|pneumothorax|pneumonia",
     "evaluation for|of ~ effusion|pneumothorax|pneumonia ~ limited",
 )  # fmt: skip
 
-# "no" that denies nothing.
+# What denies nothing; but not where a mention is among its words, as in "no fracture or acute change".
 NOT_A_DENIAL = (
     "no|without ~ change*", "not ~ change*", "no ~ increase*", "no ~ progression", "no longer ~ enlarging", "not only",
     "no ~ improvement", "no prior*|previous|comparison*", "no ~ decrease*", "not significantly different",
+    "no ~ worsening of|in", "not ~ resolved|cleared", "near|nearly|almost|partial|partially|incomplete|incompletely ~ "
+    "resolved|cleared|resolution", "not previously", "not ~ on ~ prior|previous", "not ~ previously",
+    "not seen|present|noted|identified|visible|evident before",
 )  # fmt: skip
 
 # Before a mention, down to the end of its clause.
@@ -109,11 +114,11 @@ DENIES_AFTER = (
 )  # fmt: skip
 DOUBTS_AFTER = (
     "cannot|can't|not|difficult|unable ~ exclude*|excluding", "cannot|can't|not|difficult to ~ rule out", "rule out",
-    "to exclude", "possib*",
-    "probabl*", "likely", "may", "might", "could", "suspicious for", "suspicion of|for", "suspected", "suspect",
-    "concern* for", "question* of", "questionable", "suggest*", "equivocal", "worrisome for", "versus", "vs",
-    "evaluate for", "consider", "borderline", "presum*", "appears to be", "compatible with", "consistent with ~ versus",
-    "differential ~ include*", "potential*", "perhaps", "not entirely excluded",
+    "to exclude", "possib*", "probabl*", "likely", "may", "might", "could", "suspicious for", "suspicion of|for",
+    "suspected", "suspect", "concern* for", "question", "question* of", "questionable", "r o", "suggest*", "equivocal",
+    "worrisome for", "versus", "vs", "evaluate for", "consider", "borderline", "presum*", "appears to be",
+    "compatible with", "consistent with ~ versus", "differential ~ include*", "potential*", "perhaps",
+    "not entirely excluded",
 )  # fmt: skip
 
 # After a mention, back to the start of its clause.
@@ -123,8 +128,8 @@ DENIES_BEFORE = (
     "is|are|was|were|been absent", "has|have|is|are|had|now ~ resolved", "has|have|is|are|had|now ~ cleared",
     "is|are|was|been excluded", "is|are|was|been ruled out", "is|are|was|were negative",
     "no longer ~ seen|identified|evident|present|visualized|demonstrated|noted|appreciated|detected|visible",
-    "disappeared", "not enlarged|widened",
-    "is|are|was|were unlikely|doubtful",
+    "disappeared", "not enlarged|widened", "is|are|was|were|been removed",
+    "is|are|was|were|be|appears|seems|felt|thought unlikely|doubtful",
 )  # fmt: skip
 DOUBTS_BEFORE = (
     "cannot|can't|not ~ excluded", "cannot|can't|not ~ ruled out", "is|are|remains|be possible",
