@@ -19,6 +19,7 @@ import io
 import logging
 import struct
 import warnings
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from latentcap.data.dicom_values import brightness, leave_out_nonsense, padding_
 from latentcap.data.pixels import full_range
 
 READ = (
+    "SOPClassUID",
     *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData", "FloatPixelData"),
     *("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "DoubleFloatPixelData"),
@@ -117,14 +119,41 @@ def decode_dicom(encoded: bytes, *, frame: int | None = None, name: str = "") ->
             "FOLDER' writes each as a PNG"
         )
     if "Rows" not in dataset or not any(key in dataset for key in PIXELS):
+        if is_cut_off(dataset):
+            raise OSError("a DICOM file that is cut off before its image: copy it again")
         raise OSError("a DICOM file without an image (a report, a structure or a directory)")
     try:
         leave_out_nonsense(dataset, name or "a DICOM file")
         return _render(dataset, pydicom, frame if frames > 1 else None)
     except Exception as error:  # decoders raise many types; their messages may quote the file
-        syntax = getattr(getattr(dataset, "file_meta", None), "get", lambda *_: None)("TransferSyntaxUID")
-        known = getattr(syntax, "name", None) if syntax in pydicom.uid.UID_dictionary else None
-        raise OSError(f"a DICOM image that cannot be decoded ({type(error).__name__}; {known or 'unknown'})") from None
+        raise OSError(f"a DICOM image that cannot be decoded ({_why(error, dataset, pydicom)})") from None
+
+
+def _why(error: Exception, dataset: Any, pydicom: Any) -> str:
+    """Why an image cannot be decoded, in words that hold no value of its header, and what to do about it."""
+    syntax = getattr(getattr(dataset, "file_meta", None), "get", lambda *_: None)("TransferSyntaxUID")
+    known = getattr(syntax, "name", "") if syntax in pydicom.uid.UID_dictionary else "unknown"
+    if syntax and known != "unknown" and not syntax.is_compressed and _lacks_pixels(dataset, pydicom):
+        return "it ends before its last pixel: copy it again"
+    if isinstance(error, NotImplementedError):
+        return f"compressed as pydicom does not read it, {known}: save it uncompressed, as 'gdcmconv --raw' does"
+    if syntax == pydicom.uid.JPEGExtended12Bit and find_spec("libjpeg") is None:
+        return f"{known}: pip install pylibjpeg-libjpeg, unless it is damaged"
+    return f"{type(error).__name__}; {known}: it is damaged, or of a kind that no installed decoder reads"
+
+
+def _lacks_pixels(dataset: Any, pydicom: Any) -> bool:
+    try:
+        pixels = next(dataset[name].value for name in PIXELS if name in dataset)
+        return len(pixels) < pydicom.pixels.utils.get_expected_length(dataset)
+    except Exception:  # what is missing or no number raises many types
+        return False
+
+
+def is_cut_off(dataset: Any) -> bool:
+    """Whether a parsed file without pixels is of a kind that has some, and ends before or inside their description."""
+    holds_image = "Image Storage" in getattr(dataset.get("SOPClassUID"), "name", "")
+    return holds_image and ("Rows" in dataset or "BitsAllocated" not in dataset)
 
 
 def _read(encoded: bytes, pydicom: Any) -> Any:

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-from latentcap.data.dicom import frame_count, import_pydicom, is_dicom
+from latentcap.data.dicom import frame_count, import_pydicom, is_cut_off, is_dicom
 from latentcap.data.image import ImageRef
 
 READ = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "Rows", "NumberOfFrames"),
+    "BitsAllocated",
     *("SeriesNumber", "InstanceNumber", "PresentationIntentType", "PatientID"),
     *("ViewPosition", "PatientOrientation", "ViewCodeSequence", "CodeMeaning", "SeriesDescription"),
 )
@@ -39,8 +40,9 @@ class Header:
 
     ``study``, ``series``, ``instance`` and ``kind`` (the SOP class) are UIDs, "" where the file has none; ``view`` is
     ``pa``, ``ap``, ``frontal``, ``lateral``, or "" where nobody says. ``frames`` is 0 for what is no image: a report, a
-    structure, a directory. ``order`` sorts the images of a study, those for presentation before those for processing.
-    ``patient`` is the same for all of a patient's files, within one process, and never written anywhere.
+    structure, a directory; of a file that was cut off before its image it is 1. ``order`` sorts the images of a study,
+    those for presentation before those for processing. ``patient`` is the same for all of a patient's files, within one
+    process, and never written anywhere.
     """
 
     study: str
@@ -52,6 +54,11 @@ class Header:
     frames: int
     order: tuple[bool, int, int]
     patient: str
+
+    @property
+    def uids(self) -> tuple[str, str, str, str]:
+        """By which other files refer to this one."""
+        return self.study, self.series, self.instance, self.kind
 
 
 def read_header(ref: ImageRef) -> Header | None:
@@ -68,7 +75,7 @@ def read_header(ref: ImageRef) -> Header | None:
             kind=_text(dataset, "SOPClassUID"),
             modality=_text(dataset, "Modality"),
             view=view_of(dataset),
-            frames=frame_count(dataset) if "Rows" in dataset else 0,
+            frames=frame_count(dataset) if "Rows" in dataset or is_cut_off(dataset) else 0,
             order=(processing, _number(dataset, "SeriesNumber"), _number(dataset, "InstanceNumber")),
             patient=_secret(_text(dataset, "PatientID")),
         )

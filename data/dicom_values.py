@@ -51,6 +51,9 @@ def _as_stored(value: float, kind: np.dtype) -> float:
 
 def brightness(stored: np.ndarray, dataset: Any, pixels: Any, padding: np.ndarray) -> np.ndarray:
     """Stored values (H, W) to brightness from 0 to 1 (H, W): modality, then values of interest."""
+    for name in ("ModalityLUTSequence", "VOILUTSequence"):
+        for table in dataset.get(name) or ():
+            _unpack(table)
     values = pixels.apply_modality_lut(stored, dataset)
     if dataset.get("VOILUTSequence"):
         shown = pixels.apply_voi(values.astype(np.int64), dataset)
@@ -68,12 +71,18 @@ def brightness(stored: np.ndarray, dataset: Any, pixels: Any, padding: np.ndarra
     return (values - low) / ((high - low) or 1)
 
 
+def _unpack(table: Any) -> None:
+    """Make whole numbers of the entries of a look-up table that has a byte for each, which pydicom takes for words."""
+    data, entries = table.LUTData, int(table.LUTDescriptor[0]) or 65536
+    if isinstance(data, bytes) and entries <= len(data) < 2 * entries:
+        table.add_new("LUTData", "US", list(data[:entries]))
+
+
 def _lut_range(lut: Any) -> float:
     """The brightest value of a look-up table: its bits, or fewer where none of its entries needs as many."""
     bits, data = int(lut.LUTDescriptor[2]), lut.LUTData
     if isinstance(data, bytes):
-        kind = np.uint8 if len(data) == (int(lut.LUTDescriptor[0]) or 65536) else np.dtype("<u2")
-        data = np.frombuffer(data, kind)
+        data = np.frombuffer(data, np.dtype("<u2"))
     used = int(np.max(data)).bit_length()
     return 2.0 ** max(1, min(bits, next((depth for depth in DEPTHS if depth >= used), bits))) - 1
 

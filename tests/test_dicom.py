@@ -90,6 +90,15 @@ def test_a_lut_is_pydicoms() -> None:
     np.testing.assert_allclose(shown(encoded), apply_voi_lut(dataset.pixel_array, dataset) / 1023 * 255, atol=0.51)
 
 
+@pytest.mark.parametrize("sequence", ["VOILUTSequence", "ModalityLUTSequence"])
+def test_a_table_of_values_with_a_byte_for_each(sequence: str) -> None:
+    small = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    table = Dataset()
+    table.LUTDescriptor, table.LUTData = [256, 0, 8], bytes(range(255, -1, -1))
+    table["LUTDescriptor"].VR, table["LUTData"].VR = "US", "OW"
+    np.testing.assert_array_equal(shown(make(small, **{sequence: [table]})), 255 - small)
+
+
 def test_without_a_window_the_stored_bits_are_scaled() -> None:
     np.testing.assert_allclose(shown(make(RAMP, BitsStored=12)), RAMP / 4095 * 255, atol=0.51)
     np.testing.assert_allclose(shown(make(RAMP)), RAMP / 4095 * 255, atol=0.51)  # of 16 bits only 12 are used
@@ -127,9 +136,26 @@ def test_files_of_other_things_are_refused() -> None:
         decode_dicom((FILES / "SC_rgb_rle_2frame.dcm").read_bytes())
     with pytest.raises(OSError, match=r"without an image"):
         decode_dicom((FILES / "reportsi.dcm").read_bytes())
-    whole = make(RAMP)
-    with pytest.raises(OSError, match=r"cannot be decoded"):
+    whole = make(RAMP, SOPClassUID="1.2.840.10008.5.1.4.1.1.1")
+    with pytest.raises(OSError, match=r"cannot be decoded \(it ends before its last pixel: copy it again"):
         decode_dicom(whole[: len(whole) // 2])
+    with pytest.raises(OSError, match=r"cut off before its image: copy it again"):
+        decode_dicom(whole[: whole.index(SECRETS[0].encode())])
+
+
+def test_what_to_do_about_a_compression_that_is_not_read() -> None:
+    for syntax, advice in (
+        ("1.2.840.10008.1.2.4.102", "gdcmconv --raw"),  # a film as H.264
+        ("1.3.6.1.4.1.5962.300.1", "unknown: save it uncompressed"),  # somebody's own
+        ("1.2.840.10008.1.2.4.70", "damaged, or of a kind that no installed decoder reads"),
+    ):
+        dataset = pydicom.dcmread(io.BytesIO(make(RAMP)))
+        dataset.PixelData = pydicom.encaps.encapsulate([bytes(range(100))])
+        dataset.file_meta.TransferSyntaxUID = syntax
+        buffer = io.BytesIO()
+        dataset.save_as(buffer, implicit_vr=False, little_endian=True)
+        with pytest.raises(OSError, match=advice):
+            decode_dicom(buffer.getvalue())
 
 
 def test_dicom_is_known_by_its_content() -> None:

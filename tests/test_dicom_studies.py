@@ -154,6 +154,21 @@ def test_captions_of_studies(disc: Path, tmp_path: Path) -> None:
     assert out.read_bytes() == before
 
 
+def test_a_study_that_fails_names_the_image_that_is_at_fault(tmp_path: Path) -> None:
+    whole = film("1.2", 2, ViewPosition="LL", SOPClassUID="1.2.840.10008.5.1.4.1.1.1")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "IM1").write_bytes(film("1.2", 1, ViewPosition="PA"))
+    (tmp_path / "in" / "IM2").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "in" / "IM3").write_bytes(whole[: whole.index(SECRETS[0].encode())])  # no longer says its study
+    tiny_captioner(max_views=2).save(tmp_path / "model")
+    settings = ["--model", str(tmp_path / "model"), "--output", str(tmp_path / "x.jsonl"), "--dtype", "float32"]
+    assert caption([str(tmp_path / "in"), *settings, "--quiet"]) == 1
+    found = map(json.loads, (tmp_path / "x.jsonl.run" / "errors.jsonl").read_text().splitlines())
+    errors = {error["file"]: error["error"] for error in found}
+    assert errors["IM1"].startswith("its image IM2: a DICOM image that cannot be decoded")
+    assert "cut off before its image" in errors["IM3"]
+
+
 @pytest.mark.parametrize(("frame", "value"), [("first", 10), ("middle", 30), ("2", 20), ("4", 40)])
 def test_one_frame_of_a_film(frame: str, value: int) -> None:
     encoded = make(FILM, NumberOfFrames="4")

@@ -122,6 +122,29 @@ def test_identifiers_are_kept_only_where_that_is_asked_for(record: Record, tmp_p
     assert content["effectiveDateTime"] == "2024-02-29"
 
 
+def test_identifiers_that_are_none_or_several(tmp_path: Path) -> None:
+    image = tmp_path / "IM1"
+    image.write_bytes(film("1.2.3", 1, PatientID=["ward", "77"], StudyDate="00000000"))
+    record = {"file": "IM1", "caption": TEXT, "_images": [[str(image), None, None, "", None]], "_study": "1.2.3"}
+    content = json.loads(written(tmp_path, "fhir", record, keep_identifiers=True).read_bytes())
+    assert content["subject"]["identifier"] == {"value": "ward\\77"}
+    assert "effectiveDateTime" not in content
+    assert list(pydicom.dcmread(written(tmp_path, "dicom-sr", record, keep_identifiers=True)).PatientID) == [
+        "ward",
+        "77",
+    ]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_uid_that_is_none_names_no_file(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "IM1").write_bytes(film("../../evil", 1))
+    code = run(tmp_path / "in", tmp_path / "deep" / "out", kind, "--quiet")
+    assert code == {"fhir": 0, "dicom-sr": 1}[kind]
+    assert not list(tmp_path.rglob("*evil*"))
+    assert (tmp_path / "deep" / "out" / "IM1.json").exists() == (kind == "fhir")
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_no_identifier_gets_into_a_report(
     disc: Path, tmp_path: Path, kind: str, capfd: pytest.CaptureFixture[str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from typing import Self
 
@@ -17,6 +18,7 @@ from latentcap.batch.settings import WorkerSettings
 from latentcap.captioner import Caption, Captioner
 from latentcap.data.batches.transforms import load_image
 from latentcap.data.errors import UserError
+from latentcap.data.example import ImageRef
 from latentcap.data.readers.medical.headings import under_headings
 from latentcap.data.video import samples
 
@@ -77,12 +79,20 @@ class Worker:
             raise OSError(f"{len(item.images)} views, where the model was trained with at most {most}")
         views = []
         for image in item.images:
-            check_file(image)
             try:
-                views.append(self.captioner.transform(load_image(image, self.captioner.image)))
-            except MemoryError:
-                raise OSError("decoded, it does not fit into memory") from None
+                views.append(self._view(image))
+            except OSError as error:
+                if len(item.images) == 1:
+                    raise
+                raise OSError(f"its image {os.path.basename(str(image))}: {error.strerror or error}") from None
         return views
+
+    def _view(self, image: ImageRef) -> Tensor:
+        check_file(image)
+        try:
+            return self.captioner.transform(load_image(image, self.captioner.image))
+        except MemoryError:
+            raise OSError("decoded, it does not fit into memory") from None
 
     def _film(self, item: Input) -> Record:
         """The record of a video: its scenes as ``"segments"``, and the caption that stands longest."""

@@ -6,6 +6,7 @@ Its content follows TID 2000, "Basic Diagnostic Imaging Report". Needs pydicom (
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -34,6 +35,7 @@ DEVICE: Code = ("121007", "DCM", "Device")
 ENGLISH: Code = ("en", "RFC5646", "English")
 OURS = "99LATENTCAP"
 LONGEST_CODE = 16
+_UID = re.compile(r"[0-9.]{1,64}")
 
 
 class DicomReports(Reports):
@@ -46,7 +48,7 @@ class DicomReports(Reports):
         if wanted is None or wanted.error or known or not wanted.images:
             return wanted
         headers = [read_header(image) for image in wanted.images]
-        if not all(header and header.study and header.series and header.instance and header.kind for header in headers):
+        if not all(header is not None and all(map(_UID.fullmatch, header.uids)) for header in headers):
             return replace(
                 wanted,
                 error="no DICOM image with UIDs, by which --format dicom-sr refers to it (--format fhir needs none)",
@@ -60,7 +62,10 @@ class DicomReports(Reports):
             raise OSError("an image of it can no longer be read")
         made = _uid(record["_issued"], record["caption"], *(header.instance for _, header in images))
         study = images[0][1].study if known is not None else _uid("study", images[0][1].study)
-        report = _report(pydicom, known, study=study, made=made, at=datetime.fromisoformat(record["_issued"]))
+        report = _report(pydicom, study=study, made=made, at=datetime.fromisoformat(record["_issued"]))
+        for name in IDENTIFIERS:
+            if known is not None and name != "StudyInstanceUID" and (value := self._identifier(known, name)):
+                setattr(report, name, value)
         references = [_reference(image, header) for image, header in images]
         report.CurrentRequestedProcedureEvidenceSequence = _evidence([header for _, header in images])
         report.ContentSequence = _content(record, references, _uid("latentcap"))
@@ -69,15 +74,13 @@ class DicomReports(Reports):
         return buffer.getvalue()
 
 
-def _report(pydicom: Any, known: Any | None, *, study: str, made: str, at: datetime) -> Any:
-    """A report without its content."""
+def _report(pydicom: Any, *, study: str, made: str, at: datetime) -> Any:
+    """A report without its content, of nobody."""
     report = pydicom.Dataset()
     report.SpecificCharacterSet = "ISO_IR 192"
     for name in IDENTIFIERS:
         if name != "IssuerOfPatientID":
             setattr(report, name, "")
-        if known is not None and known.get(name):
-            setattr(report, name, str(known.get(name)))
     report.StudyInstanceUID = study
     report.SOPClassUID, report.SOPInstanceUID, report.SeriesInstanceUID = BASIC_TEXT_SR, made, _uid("series", made)
     report.Modality, report.SeriesNumber, report.InstanceNumber = "SR", 1, 1

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
 from html import escape
 from typing import Any
 
 from latentcap.batch.journal import Record
 from latentcap.batch.outputs.base import as_text, paragraphs
 from latentcap.batch.outputs.finding_codes import findings_of
-from latentcap.batch.outputs.reports import Reports
+from latentcap.batch.outputs.reports import IDENTIFIERS, Reports
 from latentcap.data.dicom_header import Header
 from latentcap.data.example import ImageRef
 
@@ -37,8 +40,8 @@ class FhirReports(Reports):
         studies = dict.fromkeys(header.study for _, header in sources if header and header.study)
         identifiers: list[dict[str, Any]] = [{"system": "urn:dicom:uid", "value": f"urn:oid:{uid}"} for uid in studies]
         if known is not None:
-            report |= _patient(known)
-            if accession := str(known.get("AccessionNumber") or "").strip():
+            report |= _patient({name: self._identifier(known, name) for name in IDENTIFIERS})
+            if accession := self._identifier(known, "AccessionNumber"):
                 identifiers.append({"type": {"coding": [ACCESSION]}, "value": accession})
         if identifiers:
             report["identifier"] = identifiers
@@ -63,19 +66,18 @@ def _concept(finding: Any) -> dict[str, Any]:
     return {"coding": coding, "text": finding.value}
 
 
-def _patient(known: Any) -> dict[str, Any]:
+def _patient(known: Mapping[str, str]) -> dict[str, Any]:
     """Whom a report is about, and when the images were taken, as far as the header says."""
     told: dict[str, Any] = {}
     subject: dict[str, Any] = {}
-    if id := str(known.get("PatientID") or "").strip():
+    if id := known["PatientID"]:
         subject["identifier"] = {"value": id}
-        if issuer := str(known.get("IssuerOfPatientID") or "").strip():
+        if issuer := known["IssuerOfPatientID"]:
             subject["identifier"]["assigner"] = {"display": issuer}
-    if name := str(known.get("PatientName") or "").strip():
+    if name := known["PatientName"]:
         subject["display"] = name
     if subject:
         told["subject"] = subject
-    date = str(known.get("StudyDate") or "").strip()
-    if len(date) == 8 and date.isdecimal():
-        told["effectiveDateTime"] = f"{date[:4]}-{date[4:6]}-{date[6:]}"
+    with suppress(ValueError):  # such as "00000000"
+        told["effectiveDateTime"] = datetime.strptime(known["StudyDate"], "%Y%m%d").date().isoformat()
     return told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,6 +23,7 @@ IDENTIFIERS = (
     *("StudyInstanceUID", "StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"),
 )
 """What ``--keep-identifiers`` copies from the first image of a study."""
+_NAME_OF_FILE = re.compile(r"\w[\w.-]*")
 
 
 class Reports(Files):
@@ -82,10 +84,19 @@ class Reports(Files):
         """
 
     def _name(self, file: str, study: str) -> str:
-        if study:
+        if _NAME_OF_FILE.fullmatch(study):
             return f"{study}{self.suffix}"
         inside = PurePath(as_path(file))
         return str(PurePath(*(part for part in inside.parts if part not in ("..", inside.anchor)))) + self.suffix
+
+    @staticmethod
+    def _identifier(known: Any, name: str) -> str:
+        """One of :data:`IDENTIFIERS` as its file writes it, "" where it has none."""
+        value = known.get(name)
+        if value is None:
+            return ""
+        several = not isinstance(value, str) and hasattr(value, "append")  # "A\\B" in a file
+        return ("\\".join(map(str, value)) if several else str(value)).strip()
 
     def _write(self, record: Record) -> None:
         images = [ImageRef(*place) for place in record["_images"]]
