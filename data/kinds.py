@@ -45,6 +45,7 @@ COMPANIONS = frozenset(
         *(".txt", ".caption", ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".xml", ".yaml", ".yml"),
         *(".md", ".html", ".htm", ".css", ".js", ".py", ".ipynb", ".sh", ".log", ".npy", ".npz", ".pt", ".pth"),
         *(".ckpt", ".safetensors", ".onnx", ".part", ".lock", ".db", ".ini", ".xmp", ".aae", ".cls", ".tar", ".arrow"),
+        *(".srt", ".vtt"),
     )
 )
 """What stands beside images and is never looked into for one."""

@@ -15,6 +15,11 @@ from typing import Any, BinaryIO, cast
 
 from latentcap.data.errors import UserError
 
+_REASONS: dict[type[OSError], str] = {
+    FileNotFoundError: "does not exist, or may not be read",
+    IsADirectoryError: "a folder, not a file",
+    PermissionError: "may not be read",
+}
 _ADDRESS = re.compile(r"[a-z][a-z0-9+]+://", re.IGNORECASE)
 
 
@@ -55,7 +60,8 @@ def check_address(address: str) -> None:
     except OSError as error:
         raise UserError(f"{address}: cannot be reached ({error}).") from None
     if not found:
-        raise UserError(f"{address}: does not exist, or may not be read.")
+        hint = " Several are named as in x-{000..099}.tar." if "*" in address else ""
+        raise UserError(f"{address}: does not exist, or may not be read.{hint}")
 
 
 @cache
@@ -98,10 +104,14 @@ def _place(path: str) -> tuple[Any, str]:
 
 @contextmanager
 def _named() -> Iterator[None]:
-    """Whatever a file system raises, as OSError: each has types of its own."""
+    """Whatever a file system raises, as OSError with a reason: each has types of its own, and some say a path alone."""
     try:
         yield
-    except (OSError, UserError):
+    except UserError:
+        raise
+    except OSError as error:
+        if error.strerror is None and type(error) in _REASONS:
+            raise OSError(_REASONS[type(error)]) from None
         raise
     except Exception as error:
         raise OSError(f"{type(error).__name__}: {error}") from None

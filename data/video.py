@@ -80,7 +80,7 @@ def _sampled(container: Any, stream: Any, every: float) -> Iterator[Sample]:
         raise OSError("a video without pictures: no frame of it can be decoded")
     stated = _stated_length(container, stream)
     share, seconds = LACKING
-    if end < stated * (1 - share) - seconds:
+    if max(first, 0.0) + end < stated * (1 - share) - seconds:  # Matroska counts from zero, wherever it begins
         raise OSError(f"a video that is cut off, after {end:.1f} of {stated:.1f} seconds")
     yield Sample(waiting[0], end, waiting[1])
 

@@ -113,13 +113,32 @@ def test_two_images_with_one_sidecar(tmp_path: Path) -> None:
     first, second = (output.prepare(item, known=False) for item in items)
     assert first == items[0]
     assert second is not None
-    assert "x.txt is the sidecar of another image" in second.error
+    assert "x.txt is that of another file already, which is called the same but for its ending: rename" in second.error
 
 
 def test_images_in_archives_have_no_place_beside_them(tmp_path: Path) -> None:
     output = make_output(None, tmp_path / "run", "txt")
-    with pytest.raises(UserError, match="is in an archive or elsewhere and has no place beside it"):
-        output.prepare(Input("x.tar:a.jpg", (ImageRef("x.tar", offset=512, size=3, name="a.jpg"),)), known=False)
+    item = output.prepare(Input("x.tar:a.jpg", (ImageRef("x.tar", offset=512, size=3, name="a.jpg"),)), known=False)
+    assert item is not None
+    assert "no place beside it: give a folder as --output" in item.error
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("txt", ".txt"), ("caption", ".caption"), ("xmp", ".jpg.xmp")])
+@pytest.mark.parametrize("existing", ["skip", "overwrite"])
+def test_where_no_sidecar_can_come_to_be_its_image_alone_fails(
+    kind: str, suffix: str, existing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"folder{suffix}").mkdir()
+    (tmp_path / "locked").mkdir()
+    monkeypatch.setattr("os.access", lambda path, mode: "locked" not in str(path))
+    output = make_output(None, tmp_path / "run", kind, existing=existing)
+    reasons = {}
+    for name in ("folder.jpg", "locked/a.jpg", f"{'x' * 251}.jpg", "fine.jpg"):
+        item = output.prepare(Input(name, (ImageRef(str(tmp_path / name)),)), known=False)
+        assert item is not None
+        reasons[name] = item.error.partition(": ")[2]
+    long = "" if kind == "txt" else "File name too long"
+    assert list(reasons.values()) == ["a folder is called so", "its folder is read-only", long, ""]
 
 
 def pack(path: Path, members: dict[str, bytes]) -> Path:

@@ -354,6 +354,19 @@ def told(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "summary.json").read_text()))
 
 
+def test_the_summary_s_counts_add_up_where_writing_fails(photos: Path, tmp_path: Path) -> None:
+    def breaks_a_sidecar(blocks: Iterator[Block]) -> Iterator[list[Record]]:
+        for block in blocks:
+            (tmp_path / "out" / "00.txt").mkdir(parents=True)
+            yield [{**record, "error": "broken"} if number else record for number, record in enumerate(fake(block))]
+
+    with pytest.raises(UserError, match=r"00\.txt: cannot be written \(Is a directory\)\. What"):
+        run(tmp_path, "txt", photos, use=breaks_a_sidecar, existing="overwrite")
+    counts = told(tmp_path / "out.run")
+    assert counts["failed"] == sum(counts["why_failed"].values()) > 0
+    assert len(list(Journal(tmp_path / "out.run" / "errors.jsonl"))) == counts["failed"]
+
+
 def test_the_summary_s_counts_add_up_after_every_run(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "00.txt").write_text("mine")

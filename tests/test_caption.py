@@ -284,6 +284,22 @@ def test_lists_and_standard_input(
     assert (tmp_path / "g.html").read_text().count('"caption": ') == 4
 
 
+@pytest.mark.parametrize("where", ["beside", "the folder", "its parent"])
+def test_images_with_texts_stay_inputs_and_get_other_texts(
+    where: str, caption: Program, model: Path, photos: Path, tmp_path: Path
+) -> None:
+    more = {"beside": [], "the folder": ["--output", photos], "its parent": ["--output", tmp_path]}[where]
+    for kind in ("txt", "xmp"):
+        assert main([str(word) for word in (photos, "--model", model, "--format", kind, *more)]) == 0
+    assert main([str(photos / "red.png"), "--model", str(model), "--embed"]) == 0
+    assert caption(photos) == 0
+    assert len(caption.lines) == 5
+    assert caption(photos, photos / "deep", "--overwrite") == 0
+    assert len(caption.lines) == 7
+    assert caption(tmp_path, "--overwrite") == 0
+    assert len(caption.lines) == 5
+
+
 def test_sidecars_beside_the_images_and_below_another_folder(
     model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -294,7 +310,7 @@ def test_sidecars_beside_the_images_and_below_another_folder(
     assert (photos / "red.txt").read_text() == "mine\n"
     caption = (photos / "deep" / "white.txt").read_text()
     assert caption.strip()
-    assert (tmp_path / "photos.run" / "manifest.json").is_file()
+    assert (tmp_path / "photos.txt.run" / "manifest.json").is_file()
     more = ["--output", str(tmp_path / "texts"), "--suffix", ", style"]
     assert main([*command, *more]) == 0
     assert (tmp_path / "texts" / "deep" / "white.txt").read_text() == caption.rstrip("\n") + ", style\n"

@@ -39,6 +39,9 @@ def test_ids_of_a_table_come_first(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text('{"file": "1.jpg", "image_id": 7}\n{"file": "2.jpg", "image_id": "seven"}\n')
     written, errors = results(tmp_path, list(Inputs([str(tmp_path / "t.jsonl")])))
     assert [row["image_id"] for row in written] == [7, "seven"]
+    (tmp_path / "t.csv").write_text("file,image_id\n1.jpg,139.0\n2.jpg,\n3.jpg,v1.0\n")
+    written, errors = results(tmp_path, list(Inputs([str(tmp_path / "t.csv")])))
+    assert [row["image_id"] for row in written[-3:]] == [139, 2, "v1.0"]
     assert not errors
 
 

@@ -84,7 +84,13 @@ def test_standard_input_may_be_json_lines_with_what_is_known(monkeypatch: pytest
     assert [item.name for item in inputs] == [first.name, second.name, *(item.name for item in broken), last.name]
     assert (first.name, first.images[0].path, first.context) == ("a.jpg", "root/a.jpg", None)
     assert (second.context, second.numbers) == ("left", {"age": 40.0})
-    assert [item.error.partition(":")[0] for item in broken] == [f"standard input, line {n}" for n in (4, 5, 6, 7)]
+    assert [item.name for item in broken] == [
+        *(f"standard input, line {n}" for n in (4, 5)),
+        "row-6",
+        "standard input, line 7",
+    ]
+    assert len({item.error for item in broken[::3]}) == 2
+    assert not any("standard input" in item.error for item in broken)
     assert ["JSON" in item.error for item in broken] == [True, True, False, False]
     assert [image.path for image in last.images] == ["root/e.jpg", "root/f.jpg"]
 

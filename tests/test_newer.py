@@ -115,6 +115,16 @@ def test_what_somebody_wrote_stays(tmp_path: Path) -> None:
     assert folder.captions() == {"a.jpg": "theirs newer", "b.jpg": "ours, edited newer"}
 
 
+def test_a_text_that_somebody_removed_comes_again(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, "txt")
+    for name in ("a.jpg", "b.jpg"):
+        folder.write(name, "ours")
+    folder.caption()
+    (folder.path / "a.txt").unlink()
+    assert folder.caption() == "1 captioned, 1 captioned before, 0 failed of 2"
+    assert folder.captions() == {"a.jpg": "ours", "b.jpg": "ours"}
+
+
 def test_a_plan_counts_what_has_changed(tmp_path: Path) -> None:
     folder = Folder(tmp_path, "jsonl")
     folder.write("a.jpg", "first")
@@ -122,7 +132,7 @@ def test_a_plan_counts_what_has_changed(tmp_path: Path) -> None:
     folder.write("a.jpg", "second", age=-1)
     before = folder.path.read_bytes()
     output, inputs = folder.output(), Inputs([str(folder.photos)])
-    stale = newer(inputs, output.journal, RunFolder(folder.run_folder, output="out").times)
+    stale = newer(inputs, output, RunFolder(folder.run_folder, output="out").times)
     summary, names = plan(inputs, output, stale=stale)
     assert names == ["a.jpg"]
     assert summary.left == 1

@@ -84,13 +84,18 @@ def test_rows_of_a_table_begin_at_its_folder(cloud: Any) -> None:
     here, gone = found("memory://bucket/t.csv")
     assert (here.name, here.context, here.images[0].path) == ("images/c.png", "left", "memory://bucket/images/c.png")
     assert here.images[0].open().getpixel((0, 0)) == (0, 255, 0)
-    with pytest.raises(OSError, match="gone"):
+    with pytest.raises(OSError, match="does not exist, or may not be read"):
         gone.images[0].read_bytes()
 
 
 def test_what_is_not_there_or_cut_off(cloud: Any) -> None:
     with pytest.raises(UserError, match=r"memory://bucket/no\.tar: does not exist"):
         Inputs(["memory://bucket/no.tar"])
+    with pytest.raises(UserError, match=r"named as in x-\{000\.\.099\}\.tar"):
+        Inputs(["memory://bucket/x-*.tar"])
+    (folder,) = found("memory://bucket")
+    with pytest.raises(OSError, match=r"does not exist|a folder"):
+        folder.images[0].read_bytes()
     with pytest.raises(UserError, match="Protocol not known"):
         Inputs(["nowhere://bucket/x.tar"])
     (broken,) = found("memory://bucket/cut.tar")
@@ -133,8 +138,9 @@ def test_texts_need_a_folder_for_what_is_elsewhere(cloud: Any, tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     tiny_captioner().save(tmp_path / "model")
     given = ["--model", str(tmp_path / "model"), "--format", "txt", "--quiet", "memory://bucket/images/c.png"]
-    with pytest.raises(UserError, match="has no place beside it"):
-        main(given)
+    assert main(given) == 1
+    (error,) = Path("captions.txt.run", "errors.jsonl").read_text().splitlines()
+    assert "no place beside it: give a folder as --output" in error
     assert main([*given, "--output", str(tmp_path / "texts")]) == 0
     assert [path.name for path in (tmp_path / "texts").rglob("*.txt")] == ["c.txt"]
 

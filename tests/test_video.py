@@ -232,6 +232,25 @@ def test_subtitles_are_not_added_to(clip: Path, caption: Callable[..., int]) -> 
         caption(clip, "--every", "1s", "--format", "srt", "--existing", "append")
 
 
+def test_a_film_that_begins_late_is_whole(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "late.mkv"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        for number in range(20):
+            frame = av.VideoFrame.from_image(Image.new("RGB", (160, 120), "red"))
+            frame.pts = 100 + number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    found = list(samples(ImageRef(str(tmp_path / "late.mkv")), 1))
+    assert [(sample.start, round(sample.end, 1)) for sample in found] == [(0, 1), (1, 2)]
+
+
+def test_subtitles_are_no_images(tmp_path: Path) -> None:
+    for name in ("clip.mp4", "clip.srt", "clip.vtt"):
+        (tmp_path / name).write_text("1\n00:00:00,000 --> 00:00:01,000\na\n")
+    assert [item.name for item in Inputs([str(tmp_path)])] == ["clip.mp4"]
+
+
 def test_turned_videos_are_upright(tmp_path: Path) -> None:
     plain = draw_clip(tmp_path / "plain.mp4", ["red"], seconds=0.5)
     with av.open(str(plain)) as source, av.open(str(tmp_path / "turned.mp4"), "w") as target:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from latentcap.batch.inputs import Input
 from latentcap.batch.metadata.exif import with_image_description
@@ -175,6 +176,44 @@ def test_links_lead_to_what_is_written_and_others_are_refused(tmp_path: Path) ->
     tar = output.prepare(Input("x.tar:a.jpg", (ImageRef("x.tar", 512, 3, "a.jpg"),)), known=False)
     assert tar is not None
     assert "archive" in tar.error
+
+
+def test_a_png_keeps_what_somebody_wrote(tmp_path: Path) -> None:
+    told = PngInfo()
+    told.add_text("Description", "my own words")
+    told.add_text("Title", "mine")
+    path = tmp_path / "a.png"
+    Image.new("RGB", (4, 4)).save(path, pnginfo=told)
+    for text in ("first", " second "):
+        write_description(path, text)
+        assert read_description(path) == text.strip()
+        with Image.open(path) as image:
+            assert (image.text["Description"], image.text["Title"]) == ("my own words", "mine")  # type: ignore[attr-defined]
+    Image.new("RGB", (4, 4)).save(path)
+    for text in (" first\x07 ", "second"):
+        write_description(path, text)
+        with Image.open(path) as image:
+            assert image.text["Description"] == read_description(path)  # type: ignore[attr-defined]
+
+
+def test_xmp_that_cannot_be_read_is_an_error_of_its_own(tmp_path: Path) -> None:
+    told = PngInfo()
+    told.add_itxt("XML:com.adobe.xmp", "x" * 100, zip=True)
+    path = tmp_path / "a.png"
+    Image.new("RGB", (4, 4)).save(path, pnginfo=told)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"XML:com.adobe.xmp") + 22
+    data[at : at + 4] = b"\xff\xff\xff\xff"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="its XMP is damaged"):
+        read_description(path)
+    with pytest.raises(ValueError, match=r"without an rdf:Description"):
+        description_of(b"<a>" * 5000 + b"</a>" * 5000)
+
+
+def test_texts_of_all_languages_stay_whole() -> None:
+    text = "\u4e2d\u3000\u6587 \U0001f469\u200d\U0001f467 1\u00a0000"
+    assert description_of(with_description(None, f"{text}\x00\x0b\x85\ud800")) == f"{text}?"
 
 
 def test_sidecars_beside_images(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from latentcap.batch.inputs import Input
 from latentcap.batch.journal import Journal, digest
+from latentcap.batch.outputs import Output
 
 SLACK = 0.05  # seconds by which a file system's clock may be behind
 
@@ -44,19 +45,21 @@ class Times:
         return places, moments
 
 
-def newer(inputs: Iterable[Input], journal: Journal, times: Times) -> dict[int, int]:
-    """The inputs that were changed after they were read: digests of their names, with where in the journal the records
-    of their captions begin."""
+def newer(inputs: Iterable[Input], output: Output, times: Times) -> dict[int, int]:
+    """The inputs that were changed after they were read, or whose captions somebody has removed: digests of their
+    names, with where in the journal the records of their captions begin."""
     made: dict[int, int] = {}
     start = 0
-    for end, record in journal.entries():
+    for end, record in output.journal.entries():
         made[digest(str(record.get("file")))] = start
         start = end
     places, moments = times.known()
     found = {}
     for item in inputs:
         place = made.get(digest(item.name))
-        if place is not None and changed(item) > moments[bisect_right(places, place) - 1] - SLACK:
+        if place is None:
+            continue
+        if changed(item) > moments[bisect_right(places, place) - 1] - SLACK or output.is_gone(item):
             found[digest(item.name)] = place
     return found
 

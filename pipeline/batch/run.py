@@ -82,7 +82,7 @@ class Run:
 
     def renew(self, inputs: Iterable[Input]) -> int:
         """Take back the captions of images that have changed since, so that they come again. Returns how many."""
-        stale = newer(inputs, self.journal, self.folder.times)
+        stale = newer(inputs, self.output, self.folder.times)
         if stale:
             self.output.renew(stale)
             self.stale |= stale.keys()
@@ -152,11 +152,11 @@ class Run:
                 self.still_failed.add(key)
                 if key not in self.failed:
                     errors.append(record)
-        written = self.output.append(captions) if captions else 0
-        self.summary.captioned += written
         if errors:
             self.errors.append(errors)
         self.summary.failed = len(self.still_failed)
+        if captions:
+            self.summary.captioned += self.output.append(captions)
 
     # What is left -----------------------------------------------------------------------------------------------------
 

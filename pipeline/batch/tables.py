@@ -101,11 +101,14 @@ def row_inputs(
     for number, row in rows:
         at = f"{where} {number}"
         if isinstance(row, UserError):
-            yield {"name": at, "images": (), "error": str(row)}
+            yield {"name": at, "images": (), "error": _reason(row, at)}
             continue
         if not row.keys() <= known.keys():
             known |= dict.fromkeys(row)
-            found = fields.resolve(known, at.rpartition(",")[0])
+            try:
+                found = fields.resolve(known, at.rpartition(",")[0])
+            except UserError as error:
+                raise UserError(f"{error} To caption: --image-column COLUMN, --context-column COLUMN.") from None
             image, id = found.image or "", found.id or ""
             context = (found.context or "") if columns.reads_context or columns.context else ""
         base = base or root(row.get(image))
@@ -120,6 +123,11 @@ def row_inputs(
         if times[key] > 1:
             entry["name"] += f"#{times[key]}"
         yield entry
+
+
+def _reason(error: UserError, where: str) -> str:
+    """Without the place, which the input's name says, so that equal reasons are counted as one."""
+    return str(error).removeprefix(f"{where}: ")
 
 
 def count_rows(path: Path) -> int:
@@ -139,7 +147,7 @@ def _entry(
     try:
         images = row_images(row.get(image), root, where)
     except UserError as problem:
-        images, error = (), str(problem)
+        images, error = (), _reason(problem, where)
     return {
         "name": row_name(row.get(image), number, root),
         "images": images,

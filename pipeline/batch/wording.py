@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from latentcap.data.errors import UserError
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
-_EMPTY_CONTEXT = re.compile(r"[\s,;:(\[-]*\{context\}[)\]]?")
+_EMPTY_CONTEXT = re.compile(r"^[(\[]?\{context\}[\s,.;:)\]-]*|[\s,;:(\[-]*\{context\}[)\]]?")
 FIELDS = ("caption", "context")
 
 
 @dataclass(frozen=True)
 class Wording:
-    """``template`` has ``{caption}``, and ``{context}``, which goes with the punctuation before it where there is no
-    context. ``trigger`` is put first, with a comma, unless the caption has it as a word already.
+    """``template`` has ``{caption}``, and ``{context}``, which goes with the punctuation before it, or after it at the
+    beginning, where there is no context. ``trigger`` is put first, with a comma, unless the caption has it as a word
+    already.
 
     Raises UserError for a template without ``{caption}`` or with another name in braces.
     """

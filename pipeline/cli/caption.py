@@ -69,6 +69,12 @@ def caption(options: argparse.Namespace, shard: Shard, make_engine: MakeEngine) 
     if options.gallery and options.gallery.is_dir():
         raise UserError(f"--gallery {options.gallery}: a folder, where the name of an HTML file is needed.")
     kind = choose_format(options.output, options.format)
+    for name, given, of in (
+        ("--image-ids", options.image_ids, "coco"),
+        ("--xmp-name", options.xmp_name == "stem", "xmp"),
+    ):
+        if given and kind != of:
+            raise UserError(f"{name}: is of --format {of}, and this is {kind}. Leave it away, or add --format {of}.")
     if kind in ("srt", "vtt") and not options.every:
         raise UserError(f"--format {kind} is of videos: add --every 2s, the time between frames.")
     if options.every:
@@ -210,18 +216,21 @@ def only_failed(inputs: Inputs, output: Output, folder: RunFolder) -> int:
 
 
 def choose_output(options: argparse.Namespace, kind: str, shard: Shard) -> tuple[Output, RunFolder]:
-    """The output and its run folder, ``OUTPUT.run``; the inputs give the name where sidecars stand beside them."""
+    """The output and its run folder, ``OUTPUT.run``; ``PHOTOS.txt.run`` where texts stand among the images, which stay
+    inputs of other runs and may have captions in several formats."""
     path = options.output
     if path is None:
         only = options.images[0].removeprefix("@") if len(options.images) == 1 and options.images[0] != "-" else ""
         base = Path(os.path.abspath(only)) if os.path.exists(only) else Path("captions")
     else:
         base = Path(os.path.abspath(path))
-    if kind not in BESIDE and path is not None:
+    if path is None or holds_any(path, options.images):
+        run = shard.output(base.parent / f"{base.name or 'captions'}.{kind}.run")
+    elif kind in BESIDE:
+        run = shard.output(base.with_name(base.name + ".run"))
+    else:
         path = base = shard.output(path)
         run = base.with_name(base.name + ".run")
-    else:
-        run = shard.output(base.with_name(base.name + ".run"))
     if path is not None and path.exists() and not (path.is_file() or path.is_dir()):
         run = Path(tempfile.mkdtemp(prefix="captions-")) / "captions.run"  # a pipe or terminal: nothing to go on with
     output = make_output(
@@ -236,6 +245,11 @@ def choose_output(options: argparse.Namespace, kind: str, shard: Shard) -> tuple
         keep_identifiers=options.keep_identifiers,
     )
     return output, RunFolder(run, output=str(output))
+
+
+def holds_any(folder: Path, images: Sequence[str]) -> bool:
+    """Whether some of the images lie in a folder that is written into."""
+    return folder.is_dir() and any(Path(path).resolve().is_relative_to(folder.resolve()) for path in images)
 
 
 def worker_settings(options: argparse.Namespace, output: Output) -> WorkerSettings:
@@ -351,7 +365,7 @@ def show_plan(options: argparse.Namespace, inputs: Inputs, output: Output, folde
     """Say what a run would do. Returns the exit code."""
     if options.retry_failed:
         only_failed(inputs, output, folder)
-    changed = newer(inputs, output.journal, folder.times) if options.changed else {}
+    changed = newer(inputs, output, folder.times) if options.changed else {}
     summary, names = plan(inputs, output, anew=options.overwrite, stale=changed)
     for name in names:
         print(printable(name))

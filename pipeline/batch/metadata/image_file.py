@@ -50,11 +50,12 @@ def with_description_in(data: bytes, text: str) -> bytes:
     """An encoded JPEG, PNG or WebP with this description. Raises ValueError for others, and where it does not fit."""
     before = _packet(data)
     packet = with_description(before, text)
+    text = description_of(packet)  # as XML holds it, so that the other places say the same
+    ours = description_of(before) if before else ""
     if data.startswith(png.SIGNATURE):
-        return png.with_packet(data, packet, text)
+        return png.with_packet(data, packet, text, ours=ours)
     if data.startswith(b"RIFF"):
         return webp.with_packet(data, packet)
-    ours = description_of(before) if before else ""
     return jpeg.with_exif_description(jpeg.with_packet(data, packet), text, ours=ours)
 
 

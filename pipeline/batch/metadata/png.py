@@ -15,20 +15,38 @@ def packet_of(data: bytes) -> bytes | None:
         if kind == b"iTXt" and _keyword(data, start) == XMP:
             packed, rest = data[start + 8 + len(XMP) + 1], data[start + 8 + len(XMP) + 3 : end - 4]
             _, _, text = rest.split(b"\0", 2)
-            return zlib.decompressobj().decompress(text, 1 << 24) if packed else text
+            return _unpacked(text) if packed else text
     return None
 
 
-def with_packet(data: bytes, packet: bytes, text: str) -> bytes:
-    """The file with this packet, and ``text`` as its ``Description``, right after the header, in place of its own."""
+def with_packet(data: bytes, packet: bytes, text: str, *, ours: str) -> bytes:
+    """The file with this packet right after the header, in place of its own, and ``text`` as its ``Description``,
+    unless somebody else's is there. ``ours`` is the description that may be written over."""
+    described = [data[start:end] for kind, start, end in _chunks(data) if _is_text(kind, data, start, PLAIN)]
+    free = all(chunk == _plain(ours) for chunk in described)
     parts = [SIGNATURE]
     for kind, start, end in _chunks(data):
-        if not (kind in (b"iTXt", b"tEXt", b"zTXt") and _keyword(data, start) in (XMP, PLAIN)):
+        if not (_is_text(kind, data, start, XMP) or (free and _is_text(kind, data, start, PLAIN))):
             parts.append(data[start:end])
         if kind == b"IHDR":
-            parts += [_text(XMP, packet), _text(PLAIN, text.encode("utf-8", "replace"))]
+            parts += [_text(XMP, packet), *([_plain(text)] if free else ())]
     end = next(end for kind, _, end in _chunks(data) if kind == b"IEND")
     return b"".join(parts) + data[end:]
+
+
+def _is_text(kind: bytes, data: bytes, start: int, keyword: bytes) -> bool:
+    return kind in (b"iTXt", b"tEXt", b"zTXt") and _keyword(data, start) == keyword
+
+
+def _unpacked(text: bytes) -> bytes:
+    try:
+        return zlib.decompressobj().decompress(text, 1 << 24)
+    except zlib.error as error:
+        raise ValueError(f"its XMP is damaged ({error})") from None
+
+
+def _plain(text: str) -> bytes:
+    return _text(PLAIN, text.encode("utf-8", "replace"))
 
 
 def _text(keyword: bytes, text: bytes) -> bytes:

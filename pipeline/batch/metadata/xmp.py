@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from xml.parsers import expat
 from xml.sax.saxutils import escape
@@ -10,6 +11,7 @@ from latentcap.data.encoding import encoding_of
 
 RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 DC = "http://purl.org/dc/elements/1.1/"
+_NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\x7f-\x9f]")
 ROOT, NODE, DESCRIPTION = f"{RDF} RDF", f"{RDF} Description", f"{DC} description"
 LANGUAGE = "http://www.w3.org/XML/1998/namespace lang"
 EMPTY = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
@@ -137,9 +139,12 @@ def _parse(data: bytes) -> tuple[_Element | None, _Element]:
 
 
 def _find(element: _Element, name: str) -> _Element | None:
-    for child in element.children:
-        if found := child if child.name == name else _find(child, name):
-            return found
+    waiting = [element]  # a stranger's file may be nested deeper than functions may call themselves
+    while waiting:
+        element = waiting.pop()
+        if element.name == name:
+            return element
+        waiting += reversed(element.children)
     return None
 
 
@@ -170,5 +175,4 @@ def _utf8(packet: bytes) -> bytes:
 
 def _escaped(text: str) -> str:
     """As XML holds it; control characters and bytes that are no text have no place there."""
-    kept = "".join(letter for letter in text if letter.isprintable() or letter in "\n\t")
-    return escape(kept.encode("utf-8", "replace").decode())
+    return escape(_NOT_XML.sub("", text.encode("utf-8", "replace").decode()))

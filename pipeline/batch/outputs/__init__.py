@@ -16,6 +16,7 @@ from latentcap.batch.outputs.table import CsvFile, ParquetFile
 from latentcap.batch.outputs.webdataset import Tars
 from latentcap.batch.outputs.xmp import XMP_NAMES, Embedded, XmpSidecars
 from latentcap.data.errors import UserError, did_you_mean
+from latentcap.data.remote import is_remote
 
 __all__ = [
     "BESIDE",
@@ -54,6 +55,8 @@ def choose_format(path: Path | None, given: str | None) -> str:
     chosen = given or (SUFFIXES.get(path.suffix.lower(), "jsonl") if path else "jsonl")
     if chosen not in FORMATS:
         raise UserError(f"--format {chosen}: formats are {', '.join(FORMATS)}.{did_you_mean(chosen, FORMATS)}")
+    if path is not None and is_remote(str(path).replace(":/", "://", 1)):  # as Path has it
+        raise UserError(f"--output {path}: an address. Captions are written on this machine: give a file or folder.")
     if path is None and chosen not in BESIDE:
         raise UserError(
             f"--format {chosen} needs --output. Only txt, caption, xmp, srt and vtt can stand beside the images."

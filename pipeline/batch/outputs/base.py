@@ -51,6 +51,10 @@ class Output:
                     file.write(line)
                 start += len(line)
 
+    def is_gone(self, item: Input) -> bool:
+        """Whether somebody has removed what was written for an input; what is made from the journal comes back."""
+        return False
+
     def checkpoint(self) -> None:
         """Called every half minute and at the end of all captions."""
 

@@ -17,6 +17,7 @@ from latentcap.data.archives import as_path
 from latentcap.data.errors import UserError
 
 ImageId = int | str
+_WHOLE = re.compile(r"(\d+)(\.0)?")  # pandas writes 139.0 where a column of ids has a gap
 
 
 class CocoFile(TableFile):
@@ -36,7 +37,8 @@ class CocoFile(TableFile):
         if self.ids is not None:
             return self.ids.get(name, self.ids.get(_base(name)))
         if stated:
-            return int(stated) if stated.isdecimal() else stated
+            whole = _WHOLE.fullmatch(stated)
+            return int(whole[1]) if whole else stated
         stem = os.path.splitext(_base(name))[0]
         numbers = re.findall(r"(?<![^\W_])\d+(?![^\W_])", stem) or re.findall(r"\d+", stem)
         return int(numbers[-1]) if numbers else None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePath
 
@@ -27,6 +30,8 @@ class Sidecars(Files):
     """
 
     needs_images = True
+    no_place = "in an archive or elsewhere, with no place beside it: give a folder as --output"
+    other_names = "which is called the same but for its ending: rename one, or write .jsonl"
     why_skipped = "has a text already (--existing says what becomes of it)"
 
     def __init__(self, path: Path | None, run: Path, *, suffix: str, existing: str, separator: str) -> None:
@@ -39,12 +44,8 @@ class Sidecars(Files):
         return f"{self.suffix} files " + (f"in {self.path}" if self.path else "beside the images")
 
     def target(self, name: str, image: ImageRef) -> Path:
-        """Where the sidecar of an image is. Raises UserError for one in an archive where no folder is given."""
+        """Where the sidecar of an image is."""
         if self.path is None:
-            if image.offset is not None or image.data is not None or is_remote(image.path):
-                raise UserError(
-                    f"{name}: is in an archive or elsewhere and has no place beside it. Give a folder as --output."
-                )
             return Path(image.path).with_suffix(self.suffix)
         inside = PurePath(name if image.offset is None else as_path(name))
         parts = [part for part in inside.parts if part not in ("..", inside.anchor)]
@@ -53,11 +54,22 @@ class Sidecars(Files):
     def prepare(self, item: Input, *, known: bool) -> Input | None:
         if item.error or not item.images:
             return item
-        target = self.target(item.name, item.images[0])
+        image = item.images[0]
+        if self.path is None and (image.offset is not None or image.data is not None or is_remote(image.path)):
+            return replace(item, error=self.no_place)
+        target = self.target(item.name, image)
         key, name = digest(str(target)), digest(item.name)
         if self._targets.setdefault(key, name) != name:
-            return replace(item, error=f"{target.name} is the sidecar of another image with that name already")
-        return None if self.existing == "skip" and not known and self.is_there(target) else item
+            return replace(item, error=f"{target.name} is that of another file already, {self.other_names}")
+        if known and name not in self._stale:
+            return item
+        try:
+            if self.existing == "skip" and not known and self.is_there(target):
+                return None
+            check_place(target)
+        except OSError as error:
+            return replace(item, error=f"{target.name} cannot be written: {error.strerror}")
+        return item
 
     def append(self, records: Sequence[Record]) -> int:
         self._replay()
@@ -78,6 +90,9 @@ class Sidecars(Files):
     def renew(self, stale: Mapping[int, int]) -> None:
         """The journal keeps them: they say which part of a text is ours. The last record of a name counts."""
         self._stale = stale
+
+    def is_gone(self, item: Input) -> bool:
+        return bool(item.images) and not self.target(item.name, item.images[0]).is_file()
 
     def _before(self, name: str, old: str | None) -> str | None:
         """What a text was without an outdated caption of ours; all of it where somebody has changed it since."""
@@ -105,7 +120,7 @@ class Sidecars(Files):
 
     def is_there(self, target: Path) -> bool:
         """Whether a sidecar is there already, so that its image may be left out."""
-        return target.exists()
+        return target.is_file()
 
     def old_text(self, target: Path) -> str | None:
         """What the sidecar says so far."""
@@ -127,5 +142,16 @@ class Sidecars(Files):
                 os.fsync(file.fileno())
 
 
+def check_place(target: Path) -> None:
+    """Raises OSError where a file can never come to be, so that this is known before anything is captioned."""
+    with suppress(FileNotFoundError):
+        if stat.S_ISDIR(os.stat(target).st_mode):
+            raise IsADirectoryError(errno.EISDIR, "a folder is called so")
+    if target.parent.is_dir() and not os.access(target.parent, os.W_OK):
+        raise PermissionError(errno.EACCES, "its folder is read-only")
+
+
 def _problem(target: Path, error: OSError | ValueError) -> UserError:
+    if isinstance(error, UserError):
+        return error
     return write_error(target, error if isinstance(error, OSError) else OSError(None, str(error)))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from latentcap.batch.inputs import Input
-from latentcap.batch.journal import Record, written_to_disk
+from latentcap.batch.journal import Record, digest, written_to_disk
 from latentcap.batch.metadata.image_file import read_description, write_description
 from latentcap.batch.metadata.xmp import description_of, with_description
 from latentcap.batch.outputs.sidecar import Sidecars
@@ -35,14 +35,16 @@ class XmpSidecars(Sidecars):
 
     def prepare(self, item: Input, *, known: bool) -> Input | None:
         wanted = super().prepare(item, known=known)
-        if wanted is None or wanted.error or known or not wanted.images:
+        stale = digest(item.name) in self._stale
+        if wanted is None or wanted.error or not wanted.images or (known and not stale):
             return wanted
         target = self.target(item.name, item.images[0])
         try:
             old = self.old_text(target)
         except (OSError, ValueError) as error:
-            return replace(item, error=f"{self.unusable(target)}: {error}")
-        return None if self.existing == "skip" and old else wanted
+            reason = error.strerror if isinstance(error, OSError) else error
+            return replace(item, error=f"{self.unusable(target)}: {reason}")
+        return None if self.existing == "skip" and old and not stale else wanted
 
     def is_there(self, target: Path) -> bool:
         return False  # what counts is whether there is a description in it
@@ -67,6 +69,8 @@ class XmpSidecars(Sidecars):
 class Embedded(XmpSidecars):
     """The description in the image file itself, JPEG, PNG or WebP. Images of other kinds, and in archives, fail."""
 
+    no_place = "in an archive or elsewhere, into which nothing is written"
+
     def __init__(self, run: Path, *, existing: str, separator: str) -> None:
         super().__init__(None, run, existing=existing, separator=separator)
 
@@ -76,10 +80,8 @@ class Embedded(XmpSidecars):
     def target(self, name: str, image: ImageRef) -> Path:
         return Path(image.path)
 
-    def prepare(self, item: Input, *, known: bool) -> Input | None:
-        if any(image.offset is not None or image.data is not None for image in item.images):
-            return replace(item, error="in an archive or a table, into which nothing is written")
-        return super().prepare(item, known=known)
+    def is_gone(self, item: Input) -> bool:
+        return False
 
     def old_text(self, target: Path) -> str | None:
         return read_description(target) if target.is_file() else None
