@@ -284,6 +284,27 @@ def test_lists_and_standard_input(
     assert (tmp_path / "g.html").read_text().count('"caption": ') == 4
 
 
+def test_what_is_captioned_is_never_the_output(caption: Program, photos: Path, tmp_path: Path) -> None:
+    table, listing = tmp_path / "rows.jsonl", tmp_path / "list"
+    table.write_text('{"file": "photos/red.png"}\n')
+    listing.write_text(f"{photos / 'red.png'}\n")
+    for source, path in ((table, table), (f"@{listing}", listing), (photos, photos / "red.png")):
+        caption.output, before = path, path.read_bytes()
+        with pytest.raises(UserError, match="is what is to be captioned"):
+            caption(source, "--overwrite")
+        assert path.read_bytes() == before
+
+
+def test_lines_that_somebody_else_wrote_are_not_added_to(caption: Program, photos: Path) -> None:
+    caption.output.parent.mkdir()
+    caption.output.write_text('{"file": "red.png", "caption": "mine"}\n')
+    with pytest.raises(UserError, match=r"there is no captions\.jsonl\.run beside it"):
+        caption(photos)
+    assert [line["caption"] for line in caption.lines] == ["mine"]
+    caption.output.write_text("")
+    assert caption(photos) == 0
+
+
 @pytest.mark.parametrize("where", ["beside", "the folder", "its parent"])
 def test_images_with_texts_stay_inputs_and_get_other_texts(
     where: str, caption: Program, model: Path, photos: Path, tmp_path: Path

@@ -39,8 +39,10 @@ from latentcap.batch.watch import Watch
 from latentcap.batch.wording import Wording
 from latentcap.cli.caption_options import parse
 from latentcap.cli.search_options import search_settings
+from latentcap.data.archives import is_archive
 from latentcap.data.errors import UserError
 from latentcap.data.jsonl import iter_jsonl
+from latentcap.data.kinds import is_image, is_video
 from latentcap.data.readers.rows import iter_rows
 from latentcap.data.video import require_pyav
 from latentcap.model_folder import read_config
@@ -219,6 +221,8 @@ def choose_output(options: argparse.Namespace, kind: str, shard: Shard) -> tuple
     """The output and its run folder, ``OUTPUT.run``; ``PHOTOS.txt.run`` where texts stand among the images, which stay
     inputs of other runs and may have captions in several formats."""
     path = options.output
+    if path is not None and path.is_file() and is_source(path, options.images):
+        raise UserError(f"--output {path}: is what is to be captioned, and would be written over. Choose another.")
     if path is None:
         only = options.images[0].removeprefix("@") if len(options.images) == 1 and options.images[0] != "-" else ""
         base = Path(os.path.abspath(only)) if os.path.exists(only) else Path("captions")
@@ -250,6 +254,14 @@ def choose_output(options: argparse.Namespace, kind: str, shard: Shard) -> tuple
 def holds_any(folder: Path, images: Sequence[str]) -> bool:
     """Whether some of the images lie in a folder that is written into."""
     return folder.is_dir() and any(Path(path).resolve().is_relative_to(folder.resolve()) for path in images)
+
+
+def is_source(file: Path, images: Sequence[str]) -> bool:
+    """Whether a file is among what is captioned, or could be."""
+    if is_image(file.name) or is_video(file.name) or is_archive(file.name):
+        return True
+    named = (path.removeprefix("@") for path in images)
+    return any(os.path.exists(path) and os.path.samefile(path, file) for path in named)
 
 
 def worker_settings(options: argparse.Namespace, output: Output) -> WorkerSettings:

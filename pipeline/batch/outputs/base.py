@@ -7,6 +7,7 @@ from pathlib import Path
 
 from latentcap.batch.inputs import Input
 from latentcap.batch.journal import Journal, Record, written_to_disk
+from latentcap.data.errors import UserError
 
 EXISTING = ("skip", "overwrite", "append", "prepend")
 
@@ -67,6 +68,17 @@ class Output:
 
     def check_unknown(self) -> None:
         """Called where no run folder knows of this output. Raises UserError where it must not be written over."""
+        if self.path == self.journal.path:
+            refuse_unknown(self.journal.path)
+
+
+def refuse_unknown(file: Path) -> None:
+    """Raises UserError for a file that has been there before, with something in it."""
+    if file.is_file() and file.stat().st_size:
+        raise UserError(
+            f"{file}: exists, and there is no {file.name}.run beside it that says how it was made. Choose another "
+            "--output, or --overwrite it."
+        )
 
 
 def public(records: Iterator[Record]) -> Iterator[Record]:

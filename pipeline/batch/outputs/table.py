@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from latentcap.batch.journal import Record, written_to_disk
-from latentcap.batch.outputs.base import Mark, Output, public
-from latentcap.data.errors import UserError
+from latentcap.batch.outputs.base import Mark, Output, public, refuse_unknown
 
 ROW_GROUP = 10_000
 
@@ -49,11 +48,7 @@ class TableFile(Output, ABC):
         self.file.unlink(missing_ok=True)
 
     def check_unknown(self) -> None:
-        if self.file.exists():
-            raise UserError(
-                f"{self.file}: exists, and there is no {self.file.name}.run beside it that says how it was made. "
-                "Choose another --output, or --overwrite it."
-            )
+        refuse_unknown(self.file)
 
 
 class CsvFile(TableFile):
