@@ -12,6 +12,7 @@ from PIL import Image
 
 from latentcap.data.errors import UserError
 from latentcap.data.image import ImageRef
+from latentcap.data.remote import is_remote
 
 UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "min": 60.0}
 CONTAINERS = "mov,matroska,avi,mpeg,mpegts,asf,ogg,flv,h264,hevc"  # never playlists, which name other files
@@ -47,7 +48,8 @@ def samples(video: ImageRef, every: float) -> Iterator[Sample]:
     """
     import av
 
-    source: Any = video.path if video.offset is None and video.data is None else io.BytesIO(video.read_bytes())
+    here = video.offset is None and video.data is None and not is_remote(video.path)
+    source: Any = video.path if here else io.BytesIO(video.read_bytes())
     try:
         with av.open(source, options={"format_whitelist": CONTAINERS}) as container:
             if not container.streams:

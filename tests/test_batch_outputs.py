@@ -113,7 +113,9 @@ def test_two_images_with_one_sidecar(tmp_path: Path) -> None:
     first, second = (output.prepare(item, known=False) for item in items)
     assert first == items[0]
     assert second is not None
-    assert "x.txt is that of another file already, which is called the same but for its ending: rename" in second.error
+    assert (
+        "its .txt file is that of another already, which is called the same but for its ending: rename" in second.error
+    )
 
 
 def test_images_in_archives_have_no_place_beside_them(tmp_path: Path) -> None:

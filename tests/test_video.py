@@ -245,6 +245,14 @@ def test_a_film_that_begins_late_is_whole(tmp_path: Path) -> None:
     assert [(sample.start, round(sample.end, 1)) for sample in found] == [(0, 1), (1, 2)]
 
 
+def test_a_film_behind_an_address(clip: Path) -> None:
+    system = pytest.importorskip("fsspec").filesystem("memory")
+    system.pipe_file("/films/clip.mp4", clip.read_bytes())
+    found = samples(ImageRef("memory://films/clip.mp4"), 1)
+    assert [sample.start for sample in found] == [sample.start for sample in samples(ImageRef(str(clip)), 1)]
+    system.rm("/films", recursive=True)
+
+
 def test_subtitles_are_no_images(tmp_path: Path) -> None:
     for name in ("clip.mp4", "clip.srt", "clip.vtt"):
         (tmp_path / name).write_text("1\n00:00:00,000 --> 00:00:01,000\na\n")

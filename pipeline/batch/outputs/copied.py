@@ -9,16 +9,14 @@ from latentcap.data.image import ImageRef
 from latentcap.data.kinds import DICOM_SUFFIXES, is_image
 
 
-def check_copied(item: Input, kind: str) -> None:
-    """Raises UserError for an input whose image must not, or cannot, be copied into an output of this format."""
+def why_not_copied(item: Input, kind: str) -> str:
+    """Why an input's image must not, or cannot, be copied into an output of this format; "" where it can."""
     image = item.images[0]
     if _is_dicom_file(image):
-        raise UserError(
-            f"{item.name}: is DICOM, whose header names the patient, and --format {kind} copies files as they are. "
-            "Write the captions as .jsonl or .csv."
+        return (
+            f"DICOM, whose header names the patient, and --format {kind} copies files as they are: write .jsonl or .csv"
         )
-    if image.data is not None:
-        raise UserError(f"{item.name}: is in a table. --format {kind} takes images from files and archives.")
+    return f"in a table, where --format {kind} takes images from files and archives" if image.data is not None else ""
 
 
 def copied(image: ImageRef) -> bytes:

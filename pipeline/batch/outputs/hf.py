@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from latentcap.batch.inputs import Input
 from latentcap.batch.journal import Record, written_to_disk
-from latentcap.batch.outputs.copied import check_copied, copied
+from latentcap.batch.outputs.copied import copied, why_not_copied
 from latentcap.batch.outputs.parts import ParquetParts
 from latentcap.data.image import ImageRef
 
@@ -63,7 +63,8 @@ class HuggingFaceFolder(ParquetParts):
 
     def prepare(self, item: Input, *, known: bool) -> Input | None:
         if item.images and not item.error:
-            check_copied(item, "hf")
+            if reason := why_not_copied(item, "hf"):
+                return replace(item, error=reason)
             if len(item.images) > 1:
                 return replace(item, error=f"{len(item.images)} views, where --format hf has one image for a caption")
         return item

@@ -37,6 +37,7 @@ class Sidecars(Files):
     def __init__(self, path: Path | None, run: Path, *, suffix: str, existing: str, separator: str) -> None:
         super().__init__(path, run)
         self.suffix, self.existing, self.separator = suffix, existing, separator
+        self.called = f"its {suffix} file"
         self._targets: dict[int, int] = {}
         self._stale: Mapping[int, int] = {}
 
@@ -60,7 +61,7 @@ class Sidecars(Files):
         target = self.target(item.name, image)
         key, name = digest(str(target)), digest(item.name)
         if self._targets.setdefault(key, name) != name:
-            return replace(item, error=f"{target.name} is that of another file already, {self.other_names}")
+            return replace(item, error=f"{self.called} is that of another already, {self.other_names}")
         if known and name not in self._stale:
             return item
         try:
@@ -68,7 +69,7 @@ class Sidecars(Files):
                 return None
             check_place(target)
         except OSError as error:
-            return replace(item, error=f"{target.name} cannot be written: {error.strerror}")
+            return replace(item, error=f"{self.called} cannot be written: {error.strerror}")
         return item
 
     def append(self, records: Sequence[Record]) -> int:

@@ -8,13 +8,14 @@ import os
 import tarfile
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import IO
 
 from latentcap.batch.inputs import Input
 from latentcap.batch.journal import Record, digest, written_to_disk
 from latentcap.batch.outputs.base import Output, all_captions, merge_text, public
-from latentcap.batch.outputs.copied import check_copied, copied
+from latentcap.batch.outputs.copied import copied, why_not_copied
 from latentcap.data.encoding import encoding_of
 from latentcap.data.errors import UserError
 from latentcap.data.example import ImageRef
@@ -42,7 +43,8 @@ class Tars(Output):
     def prepare(self, item: Input, *, known: bool) -> Input | None:
         if item.images:
             image = item.images[0]
-            check_copied(item, "webdataset")
+            if reason := why_not_copied(item, "webdataset"):
+                return replace(item, error=item.error or reason)
             if image.in_tar and _same_file(self._mirrored(item.name, image), image.path):
                 raise UserError(f"{image.path}: would be written over. Choose another folder as --output.")
         return item

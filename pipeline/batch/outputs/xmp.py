@@ -21,6 +21,7 @@ class XmpSidecars(Sidecars):
     Of an XMP file that is there already, everything but its description in the default language stays.
     """
 
+    other_names = "which is called the same but for its ending: leave --xmp-name away"
     why_skipped = "has a description already (--existing says what becomes of it)"
 
     def __init__(self, path: Path | None, run: Path, *, existing: str, separator: str, naming: str = "full") -> None:
@@ -73,6 +74,7 @@ class Embedded(XmpSidecars):
 
     def __init__(self, run: Path, *, existing: str, separator: str) -> None:
         super().__init__(None, run, existing=existing, separator=separator)
+        self.called = "it"
 
     def __str__(self) -> str:
         return "descriptions in the images"
