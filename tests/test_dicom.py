@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from latentcap.batch.inputs import Input
+from latentcap.batch.outputs.copied import copied, why_not_copied
 from latentcap.cli.caption import main as caption
 from latentcap.cli.evaluate import main as evaluate
 from latentcap.cli.explain import main as explain
@@ -238,7 +240,7 @@ def test_training_and_its_pages_hold_no_identifier(tmp_path: Path, capfd: pytest
         assert secret.encode() not in written
 
 
-@pytest.mark.parametrize("name", ["scan.dcm", "IM0001"])
+@pytest.mark.parametrize("name", ["scan.dcm", "IM0001", "scan.png"])
 def test_headers_are_not_copied_into_tars(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(make(RAMP))
     tiny_captioner().save(tmp_path / "model")
@@ -246,6 +248,14 @@ def test_headers_are_not_copied_into_tars(tmp_path: Path, name: str) -> None:
     assert caption([str(tmp_path / name), *settings, "--quiet"]) == 1
     assert "DICOM, whose header names the patient" in (tmp_path / "out.run" / "errors.jsonl").read_text()
     assert not list(tmp_path.rglob("*.tar"))
+
+
+def test_a_second_view_is_not_copied_either(tmp_path: Path) -> None:
+    (tmp_path / "a.dcm").write_bytes(make(RAMP))
+    views = (ImageRef("a.png", data=b""), ImageRef(str(tmp_path / "a.dcm")))
+    assert "whose header names the patient" in why_not_copied(Input("a.png", views), "webdataset")
+    with pytest.raises(UserError, match="whose header names the patient"):
+        copied(ImageRef("https://host/a.png", data=make(RAMP)))
 
 
 def test_the_feature_cache_holds_no_identifier(tmp_path: Path) -> None:

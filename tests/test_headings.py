@@ -33,6 +33,10 @@ def test_each_sentence_is_where_it_belongs() -> None:
         "devices": ["A right PICC ends in the SVC."],
         OTHER: ["The patient is rotated."],
     }
+    assert under_headings("Interval removal of the PICC. Calcified granulomatous disease.") == {
+        "lungs": ["Calcified granulomatous disease."],
+        "devices": ["Interval removal of the PICC."],
+    }
     assert under_headings("") == {}
     assert under_headings("the heart is normal . the lungs are clear .") == {
         "lungs": ["the lungs are clear ."],

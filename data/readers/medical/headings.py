@@ -21,13 +21,13 @@ OBSERVED = {
     "devices": (table.DEVICES,),
 }
 WORDS = {  # where no observation is mentioned: the part that is named first
-    "lungs": r"lungs?|lobes?|pulmonary|airspaces?|bronch\w+|emphysema\w*|granulomas?|inflat\w+|hyperinflat\w+",
+    "lungs": r"lungs?|lobes?|pulmonary|airspaces?|bronch\w+|emphysema\w*|granulom\w+|inflat\w+|hyperinflat\w+",
     "pleura": r"pleura\w*|costophrenic|(?:hemi)?diaphragms?",
     "heart": r"heart|cardiac|ventric\w+|atri\w+|pericardi\w+",
     "mediastinum": r"mediastin\w+|cardiomediastin\w+|hil(?:ar|um|a)|aort\w+|trachea\w*|esophag\w+",
     "bones": r"bon(?:y|es?)|osseous|skelet\w+|spine|spinal|ribs?|vertebra\w*|thoracic spine|clavic\w+|scolio\w+"
     r"|degenerative|osteophyt\w+|shoulders?",
-    "devices": r"tubes?|catheters?|lines?|leads?|wires?|clips?",
+    "devices": r"tubes?|catheters?|lines?|leads?|wires?|clips?|picc|pacemakers?|drains?|stents?|hardware",
 }
 HEADINGS = (*OBSERVED, OTHER)
 _HEADING_OF = {name: heading for heading, names in OBSERVED.items() for name in names}
