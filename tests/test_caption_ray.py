@@ -144,3 +144,19 @@ def test_mistakes_are_told_before_ray_starts(model: Path, tmp_path: Path, monkey
     monkeypatch.setattr(caption_ray, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs Ray: pip install 'latentcap\[scale\]'"):
         caption_ray.main(given)
+
+
+def test_a_cluster_that_asks_for_a_token_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'latentcap[scale]'")
+
+    def refuse(**_: Any) -> None:
+        raise ConnectionError("Failed to connect to Ray cluster at 127.0.0.1:6379")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.setattr(caption_ray, "check_address", lambda _: None)
+    with (
+        pytest.raises(UserError, match=r"If it asks for a token.*RAY_AUTH_MODE=token"),
+        caption_ray.cluster("127.0.0.1:6379"),
+    ):
+        pass

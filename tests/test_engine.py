@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from latentcap.bench.captioning import parameters_of
 from latentcap.captioner import Captioner
 from latentcap.config import BackboneConfig
 from latentcap.data.errors import UserError
@@ -204,8 +205,10 @@ def test_a_stored_backbone_is_built_when_it_is_run(tmp_path: Path) -> None:
     captioner.engine = "openvino"
     captioner.caption([Image.new("RGB", (70, 60), "red")])
     captioner.save(tmp_path / "model", half=False)
-    stored = Captioner.from_pretrained(tmp_path / "model", dtype=torch.float32, engine="openvino").model.backbone
+    model = Captioner.from_pretrained(tmp_path / "model", dtype=torch.float32, engine="openvino").model
+    stored = model.backbone
     assert isinstance(stored, StoredBackbone)
+    assert parameters_of(model) == parameters_of(captioner.model)
     images = torch.randn(2, 1, 3, 64, 64)
     with torch.inference_mode():
         torch.testing.assert_close(stored(images), captioner.model.backbone(images))

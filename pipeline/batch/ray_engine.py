@@ -199,7 +199,8 @@ class RayEngine(Engine):
                 ),
                 num_cpus=self.cpus,
                 num_gpus=self.gpus,
-                max_restarts=0,  # elsewhere there may be no room, and what it was to do would wait for ever
+                # Elsewhere there may be no room, and what it was to do would wait for ever.
+                ray_remote_args_fn=lambda: {"max_restarts": 0, "max_task_retries": 0},
             )
         )
 

@@ -35,6 +35,7 @@ from latentcap.data.errors import UserError
 from latentcap.data.example import ImageRef
 from latentcap.data.kinds import is_image
 from latentcap.inference.precision import multiplies_bfloat16
+from latentcap.model.caption_model import CaptionModel
 
 BEAMS, BATCH, IMAGES = 3, 16, 32
 
@@ -121,8 +122,8 @@ def _throughput(setting: Setting, captioner: Captioner, refs: list[ImageRef], fo
         "tokens, the mean length of ours. Their ids are not turned into text.",
         f"{len(refs)} images ({shown}); theirs are timed on one batch of {min(BATCH, len(refs))} a turn. Decoding, "
         "resizing and normalising are in the time, with Pillow and torch for all.",
-        "bfloat16: the CNN of ours, which is what its programs use by default where the processor has it; the whole "
-        "model of theirs, as model.to(torch.bfloat16) gives."
+        "bfloat16: the CNN and the matrix products of ours, which is what its programs use by default where the "
+        "processor has it; the whole model of theirs, as model.to(torch.bfloat16) gives."
         if native
         else "bfloat16 is left out: this processor does not multiply it.",
     ]
@@ -172,7 +173,7 @@ def _row(
     faster: Spread | None,
     goal: float | None,
 ) -> dict[str, object]:
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    parameters = parameters_of(model)
     return {
         "model": name,
         "parameters": parameters,
@@ -241,3 +242,11 @@ def _version() -> str:
     import transformers
 
     return transformers.__version__
+
+
+def parameters_of(model: nn.Module) -> int:
+    """How many a model has; those of a CNN that an engine runs are not in the model, but count."""
+    held = list(model.parameters())
+    if isinstance(model, CaptionModel):
+        held += model.backbone.built.parameters()
+    return sum(parameter.numel() for parameter in {id(parameter): parameter for parameter in held}.values())

@@ -104,7 +104,12 @@ def cluster(address: str, *, cpus: int | None = None) -> Iterator[None]:
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **(size if here else {}))
     except Exception as error:  # Ray raises many types, plain Exception too
         failed = "started here" if here else f"reached at --address {address}"
-        raise UserError(f"Ray cannot be {failed} ({str(error).splitlines()[0]}).") from None
+        hint = (
+            ""
+            if here
+            else " If it asks for a token, say --address auto on one of its machines, or set RAY_AUTH_MODE=token."
+        )
+        raise UserError(f"Ray cannot be {failed} ({str(error).splitlines()[0]}).{hint}") from None
     try:
         yield
     finally:
