@@ -205,6 +205,8 @@ def _many_files(setting: Setting, folder: Path, refs: Sequence[ImageRef]) -> Sec
 
 def _resume(source: Path, model: Path, output: Path, device: str) -> dict[str, float]:
     """A run that has little left to do, to its end."""
+    with RunFolder(output.with_name(f"{output.name}.run"), output=str(output)) as run:
+        run.update(status="stopped")
     with open(output, "wb") as file:
         names = [item.name for item in Inputs([str(source)])]
         for name in names[:-LEFT]:
