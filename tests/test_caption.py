@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -339,6 +340,17 @@ def test_sidecars_beside_the_images_and_below_another_folder(
     again = ["--overwrite", "--existing", "append", "--separator", "; "]
     assert main([*command, *more, *again]) == 0
     assert (tmp_path / "texts" / "red.txt").read_text().startswith("mine; ")
+
+
+def test_shards_do_not_share_an_output_that_is_the_folder_of_the_images(model: Path, photos: Path) -> None:
+    command = [str(photos), "--model", str(model), "--format", "parts", "--output", str(photos), "--quiet"]
+    for index in range(2):
+        assert main([*command, "--num-shards", "2", "--shard-index", str(index)]) == 0
+    names = [f"{photos.name}-{index:05d}-of-00002" for index in range(2)]
+    files = [row["file"] for name in names for row in pq.read_table(photos.with_name(name)).to_pylist()]
+    assert sorted(files) == sorted(str(path.relative_to(photos)) for path in photos.rglob("*.png"))
+    assert not list(photos.rglob("*.parquet"))
+    assert all(photos.with_name(f"{name}.run").is_dir() for name in names)
 
 
 def test_shards_share_the_work_and_merge(

@@ -99,11 +99,12 @@ class CaptionBatchSampler:
     def _batches(self, epoch: int, first: int) -> Iterator[list[Draw]]:
         """Those from ``first`` on. What is drawn is held as numbers, for there may be millions of examples."""
         random = np.random.default_rng((self.seed, epoch))
-        each, count = len(self.pools), len(self.pools) * self.passes
+        once = len(self.pools)
+        count = once * self.passes
         if self.shares is None:
-            examples = np.concatenate([random.permutation(each) for _ in range(self.passes)])
+            examples = np.concatenate([random.permutation(once) for _ in range(self.passes)])
         else:
-            examples = random.choice(each, count, p=self.shares)
+            examples = random.choice(once, count, p=self.shares)
         texts = np.empty((count, self.captions_per_image), np.int32)
         variants, lengths = np.empty(count, np.int64), np.empty(count, np.int32)
         for at, index in enumerate(examples):

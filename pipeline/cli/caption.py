@@ -223,18 +223,17 @@ def choose_output(options: argparse.Namespace, kind: str, shard: Shard) -> tuple
     path = options.output
     if path is not None and path.is_file() and is_source(path, options.images):
         raise UserError(f"--output {path}: is what is to be captioned, and would be written over. Choose another.")
+    if path is not None and kind not in BESIDE:
+        path = shard.output(path)  # each part has an output of its own
     if path is None:
         only = options.images[0].removeprefix("@") if len(options.images) == 1 and options.images[0] != "-" else ""
         base = Path(os.path.abspath(only)) if os.path.exists(only) else Path("captions")
     else:
         base = Path(os.path.abspath(path))
-    if path is None or holds_any(path, options.images):
-        run = shard.output(base.parent / f"{base.name or 'captions'}.{kind}.run")
-    elif kind in BESIDE:
-        run = shard.output(base.with_name(base.name + ".run"))
-    else:
-        path = base = shard.output(path)
-        run = base.with_name(base.name + ".run")
+    among = path is None or holds_any(path, options.images)
+    run = base.parent / f"{base.name or 'captions'}{f'.{kind}' if among else ''}.run"
+    if kind in BESIDE:
+        run = shard.output(run)
     if path is not None and path.exists() and not (path.is_file() or path.is_dir()):
         run = Path(tempfile.mkdtemp(prefix="captions-")) / "captions.run"  # a pipe or terminal: nothing to go on with
     output = make_output(
@@ -253,7 +252,8 @@ def choose_output(options: argparse.Namespace, kind: str, shard: Shard) -> tuple
 
 def holds_any(folder: Path, images: Sequence[str]) -> bool:
     """Whether some of the images lie in a folder that is written into."""
-    return folder.is_dir() and any(Path(path).resolve().is_relative_to(folder.resolve()) for path in images)
+    place = folder.resolve()
+    return folder.is_dir() and any(Path(path).resolve().is_relative_to(place) for path in images)
 
 
 def is_source(file: Path, images: Sequence[str]) -> bool:
