@@ -37,7 +37,9 @@ from latentcap.data.kinds import is_image
 from latentcap.inference.precision import multiplies_bfloat16
 from latentcap.model.caption_model import CaptionModel
 
-BEAMS, BATCH, IMAGES = 3, 16, 32
+BEAMS, IMAGES = 3, 32
+BATCHES = {"cpu": 16, "cuda": 64}  # images at once
+ON_A_GPU = 8  # times as many images
 
 # Run by a fresh interpreter, as by a user: what a model costs before its first caption.
 START = """
@@ -92,16 +94,17 @@ def _draw_scenes(folder: Path, count: int) -> None:
 def bench(setting: Setting, *, folder: Path, images: Path | None) -> list[Section]:
     """Throughput, latency and start-up of the model in ``folder``."""
     captioner = Captioner.from_pretrained(folder, device=setting.device)
-    with pictures(images) as refs:
+    many = IMAGES * (ON_A_GPU if setting.device.type == "cuda" else 1)
+    with pictures(images, count=many) as refs:
         shown = "drawn scenes" if images is None else images.name
         throughput = _throughput(setting, captioner, refs, folder, shown)
-        latency = _latency(setting, captioner, refs)
+        latency = _latency(setting, captioner, refs[:IMAGES])
         start = _start(setting, folder, refs[0])
     return [throughput, latency, start]
 
 
 def _throughput(setting: Setting, captioner: Captioner, refs: list[ImageRef], folder: Path, shown: str) -> Section:
-    refs = refs[:2] if setting.quick else refs
+    refs, size = refs[:2] if setting.quick else refs, BATCHES[setting.device.type]
     setting.say(f"captioning: {len(refs)} images with {folder}, to see how long its captions are")
     lengths = [len(caption.tokens) for caption in captioner.caption(refs, beam_size=BEAMS)]
     tokens = min(max(1, round(mean(lengths))), captioner.search.max_length)
@@ -111,7 +114,7 @@ def _throughput(setting: Setting, captioner: Captioner, refs: list[ImageRef], fo
         setting.say(f"captioning: building rival {index}/{len(builders)} with random weights")
         torch.manual_seed(0)
         others.append(build())
-    section = Section(f"Captioning: JPEG file to text, batch {BATCH}, beam {BEAMS}")
+    section = Section(f"Captioning: JPEG file to text, batch {size}, beam {BEAMS}")
     native = multiplies_bfloat16(setting.device)
     for dtype in (torch.float32, torch.bfloat16) if native else (torch.float32,):
         setting.say(f"captioning: {', '.join(['ours', *(rival.name for rival in others)])} in {type_name(dtype)}")
@@ -120,7 +123,7 @@ def _throughput(setting: Setting, captioner: Captioner, refs: list[ImageRef], fo
         f"Ours: {folder.name}, captions of {mean(lengths):.1f} tokens on average. Theirs: the architecture of each in "
         f"transformers {_version()} with random weights, which never end a caption, so they write exactly {tokens} "
         "tokens, the mean length of ours. Their ids are not turned into text.",
-        f"{len(refs)} images ({shown}); theirs are timed on one batch of {min(BATCH, len(refs))} a turn. Decoding, "
+        f"{len(refs)} images ({shown}); theirs are timed on one batch of {min(size, len(refs))} a turn. Decoding, "
         "resizing and normalising are in the time, with Pillow and torch for all.",
         "bfloat16: the CNN and the matrix products of ours, which is what its programs use by default where the "
         "processor has it; the whole model of theirs, as model.to(torch.bfloat16) gives."
@@ -140,9 +143,10 @@ def _at_precision(
     dtype: torch.dtype,
 ) -> list[dict[str, object]]:
     ours = Captioner.from_pretrained(folder, device=setting.device, dtype=dtype)
-    batch = refs[:BATCH]
+    size = BATCHES[setting.device.type]
+    batch = refs[:size]
     calls: dict[str, Callable[[], object]] = {
-        "ours": lambda: ours.caption(refs, beam_size=BEAMS, num_captions=1, batch_size=BATCH)
+        "ours": lambda: ours.caption(refs, beam_size=BEAMS, num_captions=1, batch_size=size)
     }
     for rival in others:
         rival.model.to(setting.device, dtype)

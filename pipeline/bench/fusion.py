@@ -57,10 +57,10 @@ class Ours(nn.Module):
 
     def forward(self, queries: Tensor, regions: Tensor, context: Tensor) -> Tensor:
         """Queries (B, T, E), regions (B, N, C), context (B, M, E) to (B, T, E)."""
-        heads, _ = self.visual(queries.unsqueeze(1), self.latents(regions))
+        heads, _ = self.visual(queries.unsqueeze(1), self.latents(regions), maps=False)
         if self.text is not None:
             latents = self.text.compress(context, self.position)  # type: ignore[arg-type]
-            read, _ = self.text(queries.unsqueeze(1), latents)
+            read, _ = self.text(queries.unsqueeze(1), latents, maps=False)
             heads = torch.cat((heads, read), -2)
         return self.output(heads.squeeze(1).flatten(-2))
 
@@ -162,9 +162,8 @@ def bench(setting: Setting) -> list[Section]:
     time.notes = [
         f"Both: embedding {sizes.embed}, {sizes.heads} heads, regions of {sizes.channels:,} channels; query, key and "
         "value (ours: down) and output projections are all in the time.",
-        "MultiheadAttention has need_weights=False and so runs scaled_dot_product_attention; PyTorch's 'fast path' of "
-        "that module is for self-attention in inference alone. Ours also returns its probabilities, as monitoring and "
-        "head importance read them.",
+        "Both read by scaled_dot_product_attention and return no probabilities (need_weights=False, maps=False), as in "
+        "training; PyTorch's 'fast path' of MultiheadAttention is for self-attention in inference alone.",
         "With a context, half of our heads read the regions and half the context; MultiheadAttention reads both as one "
         "memory, the regions first brought to the embedding's size.",
     ]

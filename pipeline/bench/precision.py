@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import mean
 
@@ -10,12 +11,15 @@ from torch import Tensor, nn
 
 from latentcap.bench.timing import Section, Setting, Spread, autocast, seconds
 from latentcap.bench.training import TINY as TINY_MODEL
-from latentcap.bench.training import Sizes, models, our_logits
-from latentcap.inference.precision import multiplies_bfloat16
+from latentcap.bench.training import Sizes, models
+from latentcap.inference.precision import multiplies_bfloat16, use_tensor_cores
+from latentcap.model.caption_model import CaptionModel
 
 TYPES = {"float32": torch.float32, "bf16-mixed": torch.bfloat16, "fp16-mixed": torch.float16}
 FACTORS, VALUES, WORDS_EACH = 4, 8, 3  # an image has 4 properties of 8 values; a caption says each in 3 words
 WARMUP = 3
+TILE = 32  # pixels of a cell's side, where a CNN sees the cells: what it makes one region of
+GOAL = 5.0  # times faster than float32 on a GPU, with a trained CNN
 
 
 class Task:
@@ -43,28 +47,41 @@ class Task:
         words = self.words[factors, values].flatten(1)
         return torch.cat((torch.ones(size, 1, dtype=torch.long), words), 1).unsqueeze(1), regions
 
+    def images(self, size: int) -> tuple[Tensor, Tensor]:
+        """Tokens and images (B, 1, 3, H, W), of cells that are tiles of ``TILE`` pixels with 3 * TILE * TILE values."""
+        tokens, regions = self.batch(size)
+        side = TILE * round(self.cells**0.5)
+        return tokens, nn.functional.fold(regions.mT, (side, side), TILE, stride=TILE).unsqueeze(1)
 
-@dataclass
+
+@dataclass(frozen=True)
 class Plan:
+    """What is trained and for how many steps, a step of each precision in turn."""
+
     sizes: Sizes
     steps: int
+    trained_cnn: bool
 
 
-def plan(setting: Setting) -> Plan:
+def plans(setting: Setting) -> list[Plan]:
+    """First regions from the cache, then images through a CNN that is trained too."""
     if setting.quick:
-        return Plan(TINY_MODEL, 6)
+        return [Plan(TINY_MODEL, 6, trained) for trained in (False, True)]
     if setting.device.type == "cpu":
-        return Plan(replace(Sizes(), batch=32), 60)
-    return Plan(Sizes(), 200)
+        small = replace(Sizes(), batch=32)
+        return [Plan(small, 60, trained_cnn=False), Plan(replace(small, batch=8), 20, trained_cnn=True)]
+    return [Plan(Sizes(), 200, trained) for trained in (False, True)]
 
 
 class Run:
     """A model in training at one precision. The same seed gives every run the same start and the same batches."""
 
-    def __init__(self, name: str, sizes: Sizes, device: torch.device) -> None:
+    def __init__(self, name: str, plan: Plan, device: torch.device) -> None:
         torch.manual_seed(0)
         self.dtype, self.device = TYPES[name], device
+        sizes = replace(plan.sizes, trainable="all" if plan.trained_cnn else "none")
         self.model = models(sizes, sizes.image_sizes[0])[0].to(device).train()
+        self.trained_cnn = plan.trained_cnn
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
@@ -72,20 +89,25 @@ class Run:
         self.times: list[float] = []
         self.peak = 0
 
-    def train(self, tokens: Tensor, regions: Tensor) -> None:
+    def train(self, tokens: Tensor, seen: Tensor) -> None:
         """One step, with its time, loss and peak memory."""
         if self.device.type == "cuda":
+            torch.set_float32_matmul_precision("highest")
+            if self.dtype != torch.float32:
+                use_tensor_cores(self.device)  # as mixed precision does in training
             torch.cuda.reset_peak_memory_stats()
             others = torch.cuda.memory_allocated() - self._held()
-        self.times.append(seconds(lambda: self.step(tokens, regions), device=self.device))
+        self.times.append(seconds(lambda: self.step(tokens, seen), device=self.device))
         self.losses.append(float(self.loss))
         if self.device.type == "cuda":
             self.peak = max(self.peak, torch.cuda.max_memory_allocated() - others)
 
-    def step(self, tokens: Tensor, regions: Tensor) -> None:
+    def step(self, tokens: Tensor, seen: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(self.device, self.dtype):
-            scores = our_logits(self.model, tokens[..., :-1], regions)
+            memory = self.model.encode(images=seen) if self.trained_cnn else self.model.encode(regions=seen)
+            hidden, _ = self.model.decoder(tokens[..., :-1], memory, maps=False)
+            scores = self.model.decoder.logits(hidden)
             loss = nn.functional.cross_entropy(scores.float().flatten(0, -2), tokens[..., 1:].flatten())
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
@@ -102,20 +124,23 @@ class Run:
 
 def bench(setting: Setting) -> list[Section]:
     """All precisions side by side, a step of each in turn."""
-    chosen = plan(setting)
-    sizes, device = chosen.sizes, setting.device
+    return [_section(setting, plan) for plan in plans(setting)]
+
+
+def _section(setting: Setting, plan: Plan) -> Section:
+    sizes, device = plan.sizes, setting.device
     able = {"fp16-mixed": device.type == "cuda", "bf16-mixed": multiplies_bfloat16(device)}
-    runs = {name: Run(name, sizes, device) for name in TYPES if able.get(name, True)}
-    backbone = next(iter(runs.values())).model.backbone
-    task = Task(vocab_size=sizes.vocab_size, cells=backbone.grid[0] * backbone.grid[1], channels=backbone.num_channels)
-    for step in range(chosen.steps):
-        if step % max(1, chosen.steps // 4) == 0:
-            setting.say(f"precision: step {step}/{chosen.steps} of {', '.join(runs)}")
-        tokens, regions = (tensor.to(device) for tensor in task.batch(sizes.batch))
+    runs = {name: Run(name, plan, device) for name in TYPES if able.get(name, True)}
+    what = "the CNN is trained too" if plan.trained_cnn else "regions from the cache"
+    batch = _batches(plan, next(iter(runs.values())).model)
+    for step in range(plan.steps):
+        if step % max(1, plan.steps // 4) == 0:
+            setting.say(f"precision, {what}: step {step}/{plan.steps} of {', '.join(runs)}")
+        tokens, seen = (tensor.to(device) for tensor in batch(sizes.batch))
         for run in runs.values():
-            run.train(tokens, regions)
+            run.train(tokens, seen)
     base = runs["float32"].times[WARMUP:]
-    section = Section(f"Precision of training: {sizes.batch} images, {chosen.steps} steps")
+    section = Section(f"Precision of training, {what}: {sizes.batch} images, {plan.steps} steps")
     for name, run in runs.items():
         times = run.times[WARMUP:]
         section.rows.append(
@@ -125,16 +150,32 @@ def bench(setting: Setting) -> list[Section]:
                 "times faster": middle([a / b for a, b in zip(base, times, strict=True)]),
                 "peak MB": run.peak / 1e6 if run.peak else None,
                 "loss, first step": run.losses[0],
-                f"loss after {chosen.steps}": mean(run.losses[-max(1, chosen.steps // 20) :]),
+                f"loss after {plan.steps}": mean(run.losses[-max(1, plan.steps // 20) :]),
             }
         )
     section.notes = [
-        "Synthetic captions that the regions tell, one seed, the same batches for all; the loss after training is the "
+        "Synthetic captions that the image tells, one seed, the same batches for all; the loss after training is the "
         "mean of the last twentieth of the steps. In brackets the middle half of the steps' values.",
     ]
+    if plan.trained_cnn:
+        side = sizes.image_sizes[0]
+        section.notes.append(f"{sizes.backbone} from random weights, all of it trained, on images of {side} pixels.")
     if device.type == "cpu":
         section.notes.append("On a CPU: fewer and smaller steps, no float16, and memory is not measured.")
-    return [section]
+    else:
+        section.notes.append(
+            "float32 is PyTorch's own: convolutions may round to TensorFloat-32, matrix products do not."
+            + (f" Goal: bf16-mixed {GOAL:g} times as fast as float32." if plan.trained_cnn else "")
+        )
+    return section
+
+
+def _batches(plan: Plan, model: CaptionModel) -> Callable[[int], tuple[Tensor, Tensor]]:
+    """What gives a batch of so many: tokens, and regions or images."""
+    height, width = model.backbone.grid
+    channels = 3 * TILE * TILE if plan.trained_cnn else model.backbone.num_channels
+    task = Task(vocab_size=plan.sizes.vocab_size, cells=height * width, channels=channels)
+    return task.images if plan.trained_cnn else task.batch
 
 
 def middle(values: list[float]) -> Spread:

@@ -33,6 +33,7 @@ class Sizes:
     batch: int = 64
     captions: int = 2
     lengths: tuple[int, ...] = (14, 22)
+    trainable: str = "none"  # of the CNN
 
 
 TINY = Sizes("test_efficientnet", (64,), size=64, vocab_size=50, batch=4, lengths=(5,))
@@ -86,7 +87,9 @@ class UpDown(nn.Module):
 def models(sizes: Sizes, image_size: int) -> tuple[CaptionModel, UpDown]:
     """Ours and its twin, of the same embedding and state size. Neither has a context encoder."""
     config = ModelConfig(
-        backbone=BackboneConfig(name=sizes.backbone, weights="random", image_size=image_size),
+        backbone=BackboneConfig(
+            name=sizes.backbone, weights="random", image_size=image_size, trainable=sizes.trainable
+        ),
         context=ContextConfig(encoder="none"),
         decoder=DecoderConfig(embed_dim=sizes.size, hidden_dim=sizes.size),
     )

@@ -77,9 +77,12 @@ class LatentAttention(nn.Module):
             maps: return probabilities too. Without them PyTorch's fused kernels read, which keep none.
 
         Returns:
-            Head outputs (B, G, T, H, K) and probabilities (B, G, T, H, S + W) or None, both float32.
+            Head outputs (B, G, T, H, K), float32 or what a fused kernel multiplies in, and probabilities
+            (B, G, T, H, S + W), float32, or None.
         """
-        queries = into_latent_space(self.query(state).unflatten(-1, (self.num_heads, self.head_dim)), self.up_key)
+        dtype = product_dtype(state.device.type) if _is_fused(shared, own, maps=maps) else torch.float32
+        asked = self.query(state).unflatten(-1, (self.num_heads, self.head_dim))
+        queries = into_latent_space(asked, self.up_key, dtype)
         latents, probabilities = self.read(
             queries,
             shared,
@@ -90,7 +93,7 @@ class LatentAttention(nn.Module):
             own_mask=own_mask,
             maps=maps,
         )  # (B, G, T, H, D)
-        return out_of_latent_space(latents, self.up_value), probabilities
+        return out_of_latent_space(latents, self.up_value, dtype), probabilities
 
     def read(
         self,
@@ -104,18 +107,19 @@ class LatentAttention(nn.Module):
         own_mask: Tensor | None = None,
         maps: bool = True,
     ) -> tuple[Tensor, Tensor | None]:
-        """Scaled queries in the latent space (B, G, T, H, D), float32, to what they attend to there and where.
+        """Scaled queries in the latent space (B, G, T, H, D) to what they attend to there and where.
 
         Memory, masks and ``maps`` are those of :meth:`forward`; H may be some of the heads alone. Returns latents
-        (B, G, T, H, D) and probabilities (B, G, T, H, S + W) or None, both float32.
+        (B, G, T, H, D), float32 or what a fused kernel multiplies in, and probabilities (B, G, T, H, S + W), float32,
+        or None.
         """
         keys = shared if shared_keys is None else shared_keys
         own_keys = own if own_keys is None else own_keys
-        if not maps and (own is None or shared.shape[1] <= COPIED):
+        if _is_fused(shared, own, maps=maps):
             return _read_fused(queries, keys, shared, shared_mask, own_keys, own, own_mask), None
         captions = [queries.size(axis) for axis in range(4)]  # B, G, T, H; part of a shape is a constant of a trace
         with full_precision(queries):
-            shared = shared.float()
+            shared, queries = shared.float(), queries.float()
             scores = (queries.flatten(1, 3) @ keys.float().transpose(1, 2)).view(*captions, -1)
             if shared_mask is not None:
                 scores = scores.masked_fill(~shared_mask[:, None, None, None], -math.inf)
@@ -132,6 +136,11 @@ class LatentAttention(nn.Module):
             latents = (to_shared.flatten(1, 3) @ shared).view(*captions, -1)
             latents = latents + (to_own.flatten(2, 3) @ own).view(*captions, -1)
             return latents, probabilities if maps else None
+
+
+def _is_fused(shared: Tensor, own: Tensor | None, *, maps: bool) -> bool:
+    """Whether PyTorch's fused kernels read: nobody asks for maps, and what they copy is small."""
+    return not maps and (own is None or shared.shape[1] <= COPIED)
 
 
 def _read_fused(
@@ -168,7 +177,7 @@ def _read_fused(
         read = scaled_dot_product_attention(
             asked.to(dtype), keys.to(dtype), values.to(dtype), attn_mask=mask, scale=1.0
         )
-    return read.float().reshape(queries.shape)
+    return read.reshape(queries.shape)
 
 
 def product_dtype(device: str) -> torch.dtype:
@@ -181,17 +190,17 @@ def product_dtype(device: str) -> torch.dtype:
     return torch.get_autocast_dtype(device)
 
 
-def into_latent_space(queries: Tensor, up_key: Tensor) -> Tensor:
-    """Queries (..., H, K) by the keys' weights (H, K, D) to scaled queries in the latent space (..., H, D), float32."""
+def into_latent_space(queries: Tensor, up_key: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Queries (..., H, K) by the keys' weights (H, K, D) to scaled queries in the latent space (..., H, D)."""
     with full_precision(queries):
-        scaled = queries.float() / math.sqrt(up_key.shape[1])
-        return torch.einsum("...hk,hkd->...hd", scaled, up_key.float())
+        scaled = queries.to(dtype) / math.sqrt(up_key.shape[1])
+        return torch.einsum("...hk,hkd->...hd", scaled, up_key.to(dtype))
 
 
-def out_of_latent_space(latents: Tensor, up_value: Tensor) -> Tensor:
-    """Attended latents (..., H, D) by the values' weights (H, K, D) to head outputs (..., H, K), float32."""
+def out_of_latent_space(latents: Tensor, up_value: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Attended latents (..., H, D) by the values' weights (H, K, D) to head outputs (..., H, K)."""
     with full_precision(latents):
-        return torch.einsum("...hd,hkd->...hk", latents, up_value.float())
+        return torch.einsum("...hd,hkd->...hk", latents.to(dtype), up_value.to(dtype))
 
 
 def full_precision(like: Tensor) -> torch.autocast:
