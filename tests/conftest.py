@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
-from tests.helpers import tiny_captioner
+from tests.helpers import Program, tiny_captioner
 
 torch.set_num_threads(2)
 os.environ.setdefault("LATENTCAP_ENGINE", "torch")  # other engines compile for seconds, and have tests of their own
+
+COLOURS = ("red", "green", "blue", "white", "black")
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +31,22 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     tiny_captioner().save(folder)
     return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder with images in one colour each, some of them in a folder below."""
+    for index, colour in enumerate(COLOURS):
+        path = tmp_path / "photos" / ("deep" if index > 2 else "") / f"{colour}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (80, 60), colour).save(path)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def caption(model: Path, tmp_path: Path) -> Program:
+    """``latentcap caption`` with the tiny model."""
+    return Program(model, tmp_path / "out" / "captions.jsonl")
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,3 +76,32 @@ def draw_clip(path: Path, shots: Sequence[Image.Image | str], *, seconds: float 
                 container.mux(stream.encode(av.VideoFrame.from_image(image)))
         container.mux(stream.encode())
     return path
+
+
+class Program:
+    """The program with one output file: its exit code, and the lines of the output and of the errors."""
+
+    def __init__(self, model: Path, output: Path) -> None:
+        self.model, self.output = model, output
+
+    def __call__(self, *arguments: str | Path) -> int:
+        given = ["--model", self.model, "--output", self.output, "--batch-size", "2", *arguments]
+        from latentcap.cli.caption import main
+
+        return main([str(argument) for argument in given])
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.output.read_text(encoding="utf-8").splitlines()]
+
+    @property
+    def errors(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / "errors.jsonl").read_text().splitlines()]
+
+    @property
+    def folder(self) -> Path:
+        return self.output.with_name(self.output.name + ".run")
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return dict(json.loads((self.folder / "manifest.json").read_text()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
@@ -11,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -20,50 +18,7 @@ from latentcap.captioner import Captioner
 from latentcap.cli.caption import main, read_contexts
 from latentcap.config import ContextConfig
 from latentcap.data.errors import UserError
-from tests.helpers import real_data, tiny_captioner
-
-COLOURS = ("red", "green", "blue", "white", "black")
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    for index, colour in enumerate(COLOURS):
-        path = tmp_path / "photos" / ("deep" if index > 2 else "") / f"{colour}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (80, 60), colour).save(path)
-    return tmp_path / "photos"
-
-
-class Program:
-    """The program with one output file: its exit code, and the lines of the output and of the errors."""
-
-    def __init__(self, model: Path, output: Path) -> None:
-        self.model, self.output = model, output
-
-    def __call__(self, *arguments: str | Path) -> int:
-        given = ["--model", self.model, "--output", self.output, "--batch-size", "2", *arguments]
-        return main([str(argument) for argument in given])
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.output.read_text(encoding="utf-8").splitlines()]
-
-    @property
-    def errors(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.folder / "errors.jsonl").read_text().splitlines()]
-
-    @property
-    def folder(self) -> Path:
-        return self.output.with_name(self.output.name + ".run")
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        return dict(json.loads((self.folder / "manifest.json").read_text()))
-
-
-@pytest.fixture
-def caption(model: Path, tmp_path: Path) -> Program:
-    return Program(model, tmp_path / "out" / "captions.jsonl")
+from tests.helpers import Program, real_data, tiny_captioner
 
 
 def test_every_image_gets_the_captioner_s_own_caption(caption: Program, photos: Path, model: Path) -> None:
@@ -256,122 +211,6 @@ def test_another_model_or_setting_on_the_same_output_is_refused(caption: Program
         caption(photos / "deep")
     assert caption(photos / "deep", "--overwrite", "--prefix", "a photo: ") == 0
     assert all(line["caption"].startswith("a photo: ") for line in caption.lines)
-
-
-def test_tables_bring_contexts(caption: Program, photos: Path, tmp_path: Path) -> None:
-    table = tmp_path / "table.csv"
-    table.write_text("image,context\nphotos/red.png,the left circle\nphotos/red.png,\nphotos/gone.png,x\n")
-    assert caption(table) == 3
-    assert [line["file"] for line in caption.lines] == ["photos/red.png", "photos/red.png#2"]
-    assert caption.lines[0]["context"] == "the left circle"
-    assert "context" not in caption.lines[1]
-    assert caption.errors == [{"file": "photos/gone.png", "error": "No such file or directory"}]
-
-
-def test_lists_and_standard_input(
-    caption: Program, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    files = [photos / name for name in ("red.png", "gone.png", "deep", "deep/black.png")]  # a folder is an error
-    listing = "\n".join(map(str, files)) + "\n"
-    (tmp_path / "list.txt").write_text(listing)
-    assert caption(f"@{tmp_path / 'list.txt'}") == 3
-    names = [line["file"] for line in caption.lines]
-    assert names == [str(photos / name) for name in ("red.png", "deep/black.png")]
-    for text in (listing, listing.replace("\n", "\0")):
-        stream = io.TextIOWrapper(io.BytesIO(text.encode()))
-        monkeypatch.setattr("sys.stdin", stream)
-        assert caption("-", "--overwrite", "--gallery", tmp_path / "g.html") == 3
-        assert [line["file"] for line in caption.lines] == names
-    assert (tmp_path / "g.html").read_text().count('"caption": ') == 4
-
-
-def test_what_is_captioned_is_never_the_output(caption: Program, photos: Path, tmp_path: Path) -> None:
-    table, listing = tmp_path / "rows.jsonl", tmp_path / "list"
-    table.write_text('{"file": "photos/red.png"}\n')
-    listing.write_text(f"{photos / 'red.png'}\n")
-    for source, path in ((table, table), (f"@{listing}", listing), (photos, photos / "red.png")):
-        caption.output, before = path, path.read_bytes()
-        with pytest.raises(UserError, match="is what is to be captioned"):
-            caption(source, "--overwrite")
-        assert path.read_bytes() == before
-
-
-def test_lines_that_somebody_else_wrote_are_not_added_to(caption: Program, photos: Path) -> None:
-    caption.output.parent.mkdir()
-    caption.output.write_text('{"file": "red.png", "caption": "mine"}\n')
-    with pytest.raises(UserError, match=r"there is no captions\.jsonl\.run beside it"):
-        caption(photos)
-    assert [line["caption"] for line in caption.lines] == ["mine"]
-    caption.output.write_text("")
-    assert caption(photos) == 0
-
-
-@pytest.mark.parametrize("where", ["beside", "the folder", "its parent"])
-def test_images_with_texts_stay_inputs_and_get_other_texts(
-    where: str, caption: Program, model: Path, photos: Path, tmp_path: Path
-) -> None:
-    more = {"beside": [], "the folder": ["--output", photos], "its parent": ["--output", tmp_path]}[where]
-    for kind in ("txt", "xmp"):
-        assert main([str(word) for word in (photos, "--model", model, "--format", kind, *more)]) == 0
-    assert main([str(photos / "red.png"), "--model", str(model), "--embed"]) == 0
-    assert caption(photos) == 0
-    assert len(caption.lines) == 5
-    assert caption(photos, photos / "deep", "--overwrite") == 0
-    assert len(caption.lines) == 5
-    assert caption(tmp_path, "--overwrite") == 0
-    assert len(caption.lines) == 5
-
-
-def test_sidecars_beside_the_images_and_below_another_folder(
-    model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (photos / "red.txt").write_text("mine\n")
-    command = [str(photos), "--model", str(model), "--format", "txt", "--batch-size", "2"]
-    assert main(command) == 0
-    assert "4 captioned, 1 skipped" in capsys.readouterr().err
-    assert (photos / "red.txt").read_text() == "mine\n"
-    caption = (photos / "deep" / "white.txt").read_text()
-    assert caption.strip()
-    assert (tmp_path / "photos.txt.run" / "manifest.json").is_file()
-    more = ["--output", str(tmp_path / "texts"), "--suffix", ", style"]
-    assert main([*command, *more]) == 0
-    assert (tmp_path / "texts" / "deep" / "white.txt").read_text() == caption.rstrip("\n") + ", style\n"
-    (tmp_path / "texts" / "red.txt").write_text("mine")
-    again = ["--overwrite", "--existing", "append", "--separator", "; "]
-    assert main([*command, *more, *again]) == 0
-    assert (tmp_path / "texts" / "red.txt").read_text().startswith("mine; ")
-
-
-def test_shards_do_not_share_an_output_that_is_the_folder_of_the_images(model: Path, photos: Path) -> None:
-    command = [str(photos), "--model", str(model), "--format", "parts", "--output", str(photos), "--quiet"]
-    for index in range(2):
-        assert main([*command, "--num-shards", "2", "--shard-index", str(index)]) == 0
-    names = [f"{photos.name}-{index:05d}-of-00002" for index in range(2)]
-    files = [row["file"] for name in names for row in pq.read_table(photos.with_name(name)).to_pylist()]
-    assert sorted(files) == sorted(str(path.relative_to(photos)) for path in photos.rglob("*.png"))
-    assert not list(photos.rglob("*.parquet"))
-    assert all(photos.with_name(f"{name}.run").is_dir() for name in names)
-
-
-def test_shards_share_the_work_and_merge(
-    caption: Program, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = caption.output.parent
-    for index in range(2):
-        code = caption(photos, "--num-shards", "2", "--shard-index", str(index))
-        assert code == 0
-    assert not caption.output.exists()
-    with pytest.raises(UserError, match="go together"):
-        caption(photos, "--num-shards", "2")
-    assert main(["merge", str(caption.output)]) == 0
-    assert sorted(line["file"] for line in caption.lines) == sorted(
-        str(path.relative_to(photos)) for path in photos.rglob("*.png")
-    )
-    (whole / "captions-00001-of-00002.jsonl.run" / "manifest.json").write_text(
-        (whole / "captions-00001-of-00002.jsonl.run" / "manifest.json").read_text().replace("complete", "running")
-    )
-    with pytest.raises(UserError, match=r"captions-00001-of-00002\.jsonl: is not complete"):
-        main(["merge", str(caption.output)])
 
 
 @pytest.mark.slow
