@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from latentcap.data.batches import datamodule
 from latentcap.data.batches.context import ContextBatch, ContextCollator, ContextFields
+from latentcap.data.batches.datamodule import CaptionData
 from latentcap.data.batches.dataset import Batch, CaptionDataset
 from latentcap.data.batches.loaders import evaluation_loader, training_loader
 from latentcap.data.batches.sampler import CaptionBatchSampler, Draw
@@ -226,6 +228,18 @@ def test_validation_encodes_each_image_once(monkeypatch: pytest.MonkeyPatch) -> 
     assert ran == [2]  # nor does what follows the frozen layers run twice
     module.validation_step(None, 1)  # none of its images could be read: it logs all the same, for others wait
     assert logged["val/loss"][1]["batch_size"] == 0
+
+
+def test_on_a_gpu_validation_takes_more_images_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(datamodule, "evaluation_loader", lambda dataset, *, batch_size, **_: asked.append(batch_size))
+    for device, given in (("cpu", None), ("cuda", None), ("cuda", 32)):
+        data = CaptionData(train="images", eval_batch_size=given)
+        strategy = SimpleNamespace(root_device=torch.device(device))
+        data.trainer = SimpleNamespace(strategy=strategy, global_rank=0, world_size=1)
+        data.datasets = {"val": []}
+        data.val_dataloader()
+    assert asked == [64, 256, 32]
 
 
 # On a GPU ------------------------------------------------------------------------------------------------------------
