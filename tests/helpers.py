@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from latentcap.captioner import Captioner
+from latentcap.cli.caption import main as caption
 from latentcap.config import BackboneConfig, ContextConfig, DecoderConfig, FusionConfig, ModelConfig
 from latentcap.data.batches.context import ContextFields
 from latentcap.data.batches.image_config import ImageConfig
@@ -86,9 +87,7 @@ class Program:
 
     def __call__(self, *arguments: str | Path) -> int:
         given = ["--model", self.model, "--output", self.output, "--batch-size", "2", *arguments]
-        from latentcap.cli.caption import main
-
-        return main([str(argument) for argument in given])
+        return caption([str(argument) for argument in given])
 
     @property
     def lines(self) -> list[dict[str, Any]]:

@@ -41,7 +41,10 @@ def test_the_twin_has_as_many_parameters() -> None:
     ours, twin = bench_training.models(sizes, 224)
     tokens = torch.ones(1, 1, 3, dtype=torch.long)
     regions = torch.randn(1, 49, 1280)
-    for model, logits in ((ours, lambda t, r: bench_training.our_logits(ours, t, r)), (twin, twin)):
+    for model, logits in (
+        (ours, lambda t, r: bench_training.our_logits(ours, t, ours.encode(regions=r))),
+        (twin, twin),
+    ):
         bench_training.training_step(model, logits, tokens, regions, torch.float32)()
         counts.append(bench_training.trained_parameters(model))
     assert counts[1] == pytest.approx(counts[0], rel=0.06)

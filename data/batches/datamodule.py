@@ -32,6 +32,8 @@ LIVE_VARIANTS = 2**62  # of an image that is decoded each time it is drawn: it n
 
 logger = logging.getLogger(__name__)
 
+EVAL_BATCH, EVAL_BATCH_ON_A_GPU = 64, 256  # images at once in validation
+
 
 class CaptionData(L.LightningDataModule):
     """Training, validation and test examples.
@@ -235,7 +237,7 @@ class CaptionData(L.LightningDataModule):
     def _evaluation_loader(self, split: str) -> DataLoader[Batch]:
         return evaluation_loader(
             self.datasets[split],
-            batch_size=self.eval_batch_size or (256 if self._on_gpu else 64),
+            batch_size=self.eval_batch_size or (EVAL_BATCH_ON_A_GPU if self._on_gpu else EVAL_BATCH),
             rank=self._rank,
             world=self._world,
             workers=self._workers,

@@ -242,6 +242,6 @@ def _training_step(
     regions = torch.randn(sizes.batch, cells, model.backbone.num_channels, device=setting.device)
 
     def logits(tokens: Tensor, regions: Tensor) -> Tensor:
-        return bench_training.our_logits(model, tokens, regions)
+        return bench_training.our_logits(model, tokens, model.encode(regions=regions))
 
     return bench_training.training_step(model, logits, tokens.to(setting.device), regions, dtype)

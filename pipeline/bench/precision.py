@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from latentcap.bench.timing import Section, Setting, Spread, autocast, seconds
 from latentcap.bench.training import TINY as TINY_MODEL
-from latentcap.bench.training import Sizes, models
+from latentcap.bench.training import Sizes, models, our_logits
 from latentcap.inference.precision import multiplies_bfloat16, use_tensor_cores
 from latentcap.model.caption_model import CaptionModel
 
@@ -60,17 +60,19 @@ class Plan:
 
     sizes: Sizes
     steps: int
-    trained_cnn: bool
+
+    @property
+    def trained_cnn(self) -> bool:
+        return self.sizes.trainable != "none"
 
 
 def plans(setting: Setting) -> list[Plan]:
     """First regions from the cache, then images through a CNN that is trained too."""
     if setting.quick:
-        return [Plan(TINY_MODEL, 6, trained) for trained in (False, True)]
+        return [Plan(replace(TINY_MODEL, trainable=trained), 6) for trained in ("none", "all")]
     if setting.device.type == "cpu":
-        small = replace(Sizes(), batch=32)
-        return [Plan(small, 60, trained_cnn=False), Plan(replace(small, batch=8), 20, trained_cnn=True)]
-    return [Plan(Sizes(), 200, trained) for trained in (False, True)]
+        return [Plan(Sizes(batch=32), 60), Plan(Sizes(batch=8, trainable="all"), 20)]
+    return [Plan(Sizes(trainable=trained), 200) for trained in ("none", "all")]
 
 
 class Run:
@@ -79,9 +81,7 @@ class Run:
     def __init__(self, name: str, plan: Plan, device: torch.device) -> None:
         torch.manual_seed(0)
         self.dtype, self.device = TYPES[name], device
-        sizes = replace(plan.sizes, trainable="all" if plan.trained_cnn else "none")
-        self.model = models(sizes, sizes.image_sizes[0])[0].to(device).train()
-        self.trained_cnn = plan.trained_cnn
+        self.model = models(plan.sizes, plan.sizes.image_sizes[0])[0].to(device).train()
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
@@ -105,9 +105,9 @@ class Run:
     def step(self, tokens: Tensor, seen: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(self.device, self.dtype):
-            memory = self.model.encode(images=seen) if self.trained_cnn else self.model.encode(regions=seen)
-            hidden, _ = self.model.decoder(tokens[..., :-1], memory, maps=False)
-            scores = self.model.decoder.logits(hidden)
+            frozen = self.model.backbone.frozen
+            memory = self.model.encode(regions=seen) if frozen else self.model.encode(images=seen)
+            scores = our_logits(self.model, tokens[..., :-1], memory)
             loss = nn.functional.cross_entropy(scores.float().flatten(0, -2), tokens[..., 1:].flatten())
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)

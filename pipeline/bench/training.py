@@ -18,6 +18,7 @@ from latentcap.bench.validation import beside_an_epoch
 from latentcap.config import BackboneConfig, ContextConfig, DecoderConfig, ModelConfig
 from latentcap.inference.precision import multiplies_bfloat16
 from latentcap.model.caption_model import CaptionModel
+from latentcap.model.fusion import Memory
 
 GOAL = 1.5  # times faster, on a CPU
 
@@ -100,9 +101,9 @@ def models(sizes: Sizes, image_size: int) -> tuple[CaptionModel, UpDown]:
     return ours, twin
 
 
-def our_logits(model: CaptionModel, tokens: Tensor, regions: Tensor) -> Tensor:
-    """Captions (B, G, T) and cached regions (B, N, C) to logits (B, G, T, V)."""
-    hidden, _ = model.decoder(tokens, model.encode(regions=regions), maps=False)
+def our_logits(model: CaptionModel, tokens: Tensor, memory: Memory) -> Tensor:
+    """Captions (B, G, T) of what ``model`` has encoded to logits (B, G, T, V)."""
+    hidden, _ = model.decoder(tokens, memory, maps=False)
     return model.decoder.logits(hidden)
 
 
@@ -150,7 +151,7 @@ def bench(setting: Setting) -> list[Section]:
         regions = torch.randn(sizes.batch, cells, ours.backbone.num_channels).to(setting.device)
 
         def logits(tokens: Tensor, regions: Tensor, model: CaptionModel = ours) -> Tensor:
-            return our_logits(model, tokens, regions)
+            return our_logits(model, tokens, model.encode(regions=regions))
 
         steps = {
             "ours": training_step(ours, logits, tokens, regions, dtype),

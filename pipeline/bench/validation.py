@@ -11,6 +11,7 @@ from torch import nn
 from latentcap.bench.timing import Section, Setting, Spread, autocast, in_turns, milliseconds
 from latentcap.config import BackboneConfig, ContextConfig, DecoderConfig, ModelConfig
 from latentcap.data.batches.context import ContextBatch
+from latentcap.data.batches.datamodule import EVAL_BATCH_ON_A_GPU
 from latentcap.data.batches.dataset import Batch
 from latentcap.data.batches.tokenizer import CaptionTokenizer
 from latentcap.data.example import Example, ImageRef
@@ -23,7 +24,6 @@ from latentcap.training.optim import OptimConfig, build_optimizer
 
 TRAINED, VALIDATED = 6000, 1000  # images
 GOAL = 0.1  # of an epoch
-ON_A_GPU = 4  # times as many images at once in validation, as in training on one
 
 
 class Alone(CaptionModule):
@@ -58,7 +58,8 @@ def beside_an_epoch(setting: Setting) -> Section:
         module.tokenizer = tokenizer
         module.metrics.to(setting.device)
         module.worth.to(setting.device)
-        device, many = setting.device, images * (ON_A_GPU if setting.device.type == "cuda" else 1)
+        device = setting.device
+        many = EVAL_BATCH_ON_A_GPU if device.type == "cuda" else images
         taught = _batch(module.model, images, 2, words, device)
         shown = _batch(module.model, many, 1, words, device)
         calls = {"step": _step(module.model, taught, dtype), "validation": _validation(module, shown, dtype)}

@@ -119,7 +119,7 @@ class LatentAttention(nn.Module):
             return _read_fused(queries, keys, shared, shared_mask, own_keys, own, own_mask), None
         captions = [queries.size(axis) for axis in range(4)]  # B, G, T, H; part of a shape is a constant of a trace
         with full_precision(queries):
-            shared, queries = shared.float(), queries.float()
+            shared = shared.float()
             scores = (queries.flatten(1, 3) @ keys.float().transpose(1, 2)).view(*captions, -1)
             if shared_mask is not None:
                 scores = scores.masked_fill(~shared_mask[:, None, None, None], -math.inf)
