@@ -246,3 +246,14 @@ def test_a_text_with_a_mark_is_added_to_without_it(tmp_path: Path, encoding: str
     record = image_record(tmp_path / "a.jpg")
     target = written(tmp_path, "txt", [record], existing="append") / "a.txt"
     assert target.read_bytes().decode() == f"old é {record['caption']}\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"), [("webdataset", "a.tar"), ("parts", "part-00000.parquet"), ("fhir", "a.fhir.json")]
+)
+def test_what_nobody_knows_of_is_kept(tmp_path: Path, kind: str, found: str) -> None:
+    """The refusal names the run folder that would know of it, whatever that is called."""
+    (tmp_path / found).write_bytes(b"x")
+    with pytest.raises(UserError, match=rf"no photos\.{kind}\.run beside it says how they were made"):
+        make_output(tmp_path, tmp_path.parent / f"photos.{kind}.run", kind).check_unknown()
+    assert (tmp_path / found).exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from latentcap.batch.inputs import Input
 from latentcap.batch.journal import Journal, Record, written_to_disk
@@ -70,6 +71,13 @@ class Output:
         """Called where no run folder knows of this output. Raises UserError where it must not be written over."""
         if self.path == self.journal.path:
             refuse_unknown(self.journal.path)
+
+    def refuse(self, what: str, or_else: str = "") -> NoReturn:
+        """Raises UserError for what is there, though the run folder does not know of it."""
+        raise UserError(
+            f"{what}, and no {self.journal.path.parent.name} beside it says how they were made. Choose another --output"
+            f"{or_else}."
+        )
 
 
 def refuse_unknown(file: Path) -> None:

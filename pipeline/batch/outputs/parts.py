@@ -53,10 +53,7 @@ class ParquetParts(Output):
 
     def check_unknown(self) -> None:
         if self.parts():
-            raise UserError(
-                f"{self.folder}: holds Parquet parts, and no {self.folder.name}.run beside it says how they were made. "
-                "Choose another --output, or --overwrite it."
-            )
+            self.refuse(f"{self.folder}: holds Parquet parts", ", or --overwrite it")
 
     def parts(self) -> list[Path]:
         """The files that there are, in order."""

@@ -15,7 +15,6 @@ from latentcap.batch.journal import Record, write_error, written_to_disk
 from latentcap.batch.outputs.base import Files
 from latentcap.data.archives import as_path
 from latentcap.data.dicom_header import Header, read_elements, read_header
-from latentcap.data.errors import UserError
 from latentcap.data.example import ImageRef
 
 IDENTIFIERS = (
@@ -69,10 +68,7 @@ class Reports(Files):
 
     def check_unknown(self) -> None:
         if self.folder.is_dir() and any(self.folder.rglob(f"*{self.suffix}")):
-            raise UserError(
-                f"{self.folder}: holds {self.suffix} files, and no {self.folder.name}.run beside it says how they were "
-                "made. Choose another --output."
-            )
+            self.refuse(f"{self.folder}: holds {self.suffix} files")
 
     @abstractmethod
     def document(self, record: Record, sources: list[tuple[ImageRef, Header | None]], known: Any | None) -> bytes:

@@ -84,10 +84,7 @@ class Tars(Output):
 
     def check_unknown(self) -> None:
         if self.folder.is_dir() and any(self.folder.glob("*.tar")):
-            raise UserError(
-                f"{self.folder}: holds tars, and no {self.folder.name}.run beside it says how they were made. Choose "
-                "another --output."
-            )
+            self.refuse(f"{self.folder}: holds tars")
 
     def _known(self) -> dict[str, str]:
         try:
