@@ -83,8 +83,8 @@ class FusionConfig:
         balance: what keeps a router from choosing always the same: ``bias`` (moves the choice alone) or ``loss``.
         gates: what the query's own gate weighs: ``heads`` (each head's output, before the output projection),
             ``output`` (each number of the fused vector, behind it), or ``both``.
-        position: where the code of a position is added: ``latents`` (which are compared with queries and read out) or
-            ``keys`` (which are compared with them alone).
+        position: where the code of a position is added: ``keys`` (which are compared with queries alone) or ``latents``
+            (which are compared with them and read out).
     """
 
     visual_heads: int = 4
@@ -97,7 +97,7 @@ class FusionConfig:
     route_by: RouteBy = "example"
     balance: Balance = "bias"
     gates: Gates = "heads"
-    position: Position = "latents"
+    position: Position = "keys"
 
 
 @dataclass

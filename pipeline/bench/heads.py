@@ -66,9 +66,10 @@ class Layer(nn.Module):
         return self.fusion.attend(queries, memory, words, causal=True, maps=False)[0]
 
     def latents(self, queries: Tensor, regions: Tensor, context: Tensor) -> tuple[Memory, Tensor]:
-        visual = self.fusion.compress_regions(regions, (1, regions.shape[1]))
-        text = self.fusion.compress_context(context)
-        return Memory(visual, None, text, None, context.mean(1)), self.fusion.compress_words(queries)
+        grid = 1, regions.shape[1]
+        visual, text = self.fusion.compress_regions(regions, grid), self.fusion.compress_context(context)
+        keys = {"visual_keys": self.fusion.region_keys(visual, grid), "context_keys": self.fusion.context_keys(text)}
+        return Memory(visual, None, text, None, context.mean(1), **keys), self.fusion.compress_words(queries)
 
 
 class WithoutHeads(Layer):

@@ -90,6 +90,7 @@ def uncompress(fusion: Fusion, *, sizes: tuple[int, int, int]) -> Fusion:
         latent_dim=2 * heads * head_dim,
         latent_dropout=0.0,
         max_views=1,
+        position="latents",
     )
     full.visual = FullAttention(query, region, num_heads=heads, head_dim=head_dim)  # type: ignore[assignment]
     full.text = FullAttention(query, text, num_heads=heads, head_dim=head_dim)  # type: ignore[assignment]

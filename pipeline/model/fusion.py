@@ -94,8 +94,8 @@ class Fusion(nn.Module):
         max_views: the largest number of images of one example.
         gates: what the query's own gate weighs: ``heads``, as above; ``output``, the fused vector in their place,
             :math:`\sigma(W^m s) \odot f`; or ``both``.
-        position: where the code of a position is added: to the ``latents``, which are compared with queries and read
-            out, or to the ``keys``, which are compared with them alone.
+        position: where the code of a position is added: to the ``keys``, which are compared with queries alone, or to
+            the ``latents``, which are compared with them and read out.
     """
 
     head_gate: Tensor
@@ -114,7 +114,7 @@ class Fusion(nn.Module):
         latent_dropout: float,
         max_views: int,
         gates: str = "heads",
-        position: str = "latents",
+        position: str = "keys",
     ) -> None:
         super().__init__()
 

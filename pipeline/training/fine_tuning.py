@@ -117,6 +117,8 @@ def start_model(model: CaptionModel, folder: Path, words: CaptionTokenizer, cont
         if source is None or not _copy(source, value, old.entries.get(name), new.entries.get(name)):
             fresh.append(own_name)
     overlaps = [_overlap("words", old_words.vocab, words.vocab)]
+    places_here, places_there = model.config.fusion.position, settings.fusion.position
+    overlaps += [f"positions are in {places_here}, there in {places_there}"] if places_here != places_there else []
     for kind, before, after in (
         ("numbers", old_fields.numbers, fields.numbers),
         ("categories", _values(old_fields.categories), _values(fields.categories)),

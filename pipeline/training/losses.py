@@ -27,6 +27,7 @@ def training_loss(
     labels: Sequence[Mapping[str, str]],
     settings: OptimConfig,
     progress: float,
+    taught: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The sum of all that is asked for, and its parts that are worth a curve of their own.
 
@@ -35,13 +36,14 @@ def training_loss(
         tokens: their captions, (B, G, T), from ``<bos>`` to ``<eos>``.
         labels: of each example, for the label head; none where it does not learn.
         progress: how much of the training is done, 0 to 1.
+        taught: probabilities of each word that teachers give, (W, V), where there are any.
     """
     parts: dict[str, Tensor] = {}
     loss = memory.summary.new_zeros((), dtype=torch.float32)
     words = (tokens[..., 1:] != 0).sum()
     share = share_of(words)  # asked for by all processes, for they wait for each other
     if settings.caption_weight > 0 and words:  # else no example of the batch has a caption
-        own = caption_loss(model, memory, tokens, settings=settings, progress=progress)
+        own = caption_loss(model, memory, tokens, settings=settings, progress=progress, taught=taught)
         loss = settings.caption_weight * share * own
     if labels and model.labels is not None and memory.pooled is not None:
         parts["label_loss"] = model.labels.loss(memory.pooled, labels)
@@ -50,7 +52,13 @@ def training_loss(
 
 
 def caption_loss(
-    model: CaptionModel, memory: Memory, tokens: Tensor, *, settings: OptimConfig, progress: float
+    model: CaptionModel,
+    memory: Memory,
+    tokens: Tensor,
+    *,
+    settings: OptimConfig,
+    progress: float,
+    taught: Tensor | None = None,
 ) -> Tensor:
     """Mean cross-entropy of each next word given the true ones before it, with what is added to it in training."""
     inputs, targets = tokens[..., :-1], tokens[..., 1:]
@@ -59,7 +67,14 @@ def caption_loss(
         inputs = mix_in_guesses(model.decoder, inputs, memory, rate)
     penalty = settings.attention_penalty > 0
     loss, attention = next_word_loss(
-        model.decoder, inputs, targets, memory, smoothing=settings.label_smoothing, maps=penalty
+        model.decoder,
+        inputs,
+        targets,
+        memory,
+        smoothing=settings.label_smoothing,
+        taught=taught,
+        teacher_weight=settings.teacher_weight,
+        maps=penalty,
     )
     if penalty:
         uneven = doubly_stochastic(attention, targets != 0, memory.visual_mask)
@@ -76,13 +91,21 @@ def next_word_loss(
     memory: Memory,
     *,
     smoothing: float = 0.0,
+    taught: Tensor | None = None,
+    teacher_weight: float = 0.0,
     maps: bool = False,
 ) -> tuple[Tensor, Attention]:
-    """Mean cross-entropy of each word of ``targets`` (B, G, T) given ``inputs``, those before it; 0 is padding."""
+    """Mean cross-entropy of each word of ``targets`` (B, G, T) given ``inputs``, those before it; 0 is padding.
+
+    Where teachers gave probabilities ``taught`` (W, V) of the W words, ``teacher_weight`` of what is learned are those.
+    """
     hidden, attention = decoder(inputs, memory, maps=maps)
     words = targets != 0
     logits = word_logits(decoder, hidden[words]).float()
-    return cross_entropy(logits, targets[words], label_smoothing=smoothing), attention
+    loss = cross_entropy(logits, targets[words], label_smoothing=smoothing)
+    if taught is not None:
+        loss = (1 - teacher_weight) * loss + teacher_weight * cross_entropy(logits, taught)
+    return loss, attention
 
 
 def word_logits(decoder: Decoder, hidden: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ from latentcap.training.learned import KEY, Learned
 from latentcap.training.losses import next_word_loss, training_loss
 from latentcap.training.optim import OptimConfig, Stages, build_optimizer, learns_labels, warmup_cosine
 from latentcap.training.self_critical import SelfCritical
+from latentcap.training.teachers import Teachers
 from latentcap.training.validation import caption_records, of_all_processes, write_records
 from latentcap.training.worth import Worth, little
 
@@ -87,6 +88,7 @@ class CaptionModule(L.LightningModule):
         self.thresholds: Tensor | None = None  # of labels with several values, as the last validation chose them
         self._critic: SelfCritical | None = None
         self._stages: Stages | None = None
+        self._teachers: Teachers | None = None
 
     # Building ----------------------------------------------------------------------------------------------------
 
@@ -131,6 +133,8 @@ class CaptionModule(L.LightningModule):
                 "(--model.start_from FOLDER)."
             )
         self._stages = Stages(self.model, self.optim)
+        if self.optim.teachers:
+            self._teachers = Teachers(self.optim.teachers, self.model, self.tokenizer)
         self._prepare_data(data)
 
     def _learned_from(self, data: CaptionData) -> Learned:
@@ -212,6 +216,7 @@ class CaptionModule(L.LightningModule):
                 labels=[example.labels for example in self._examples(batch, "train")] if taught else (),
                 settings=self.optim,
                 progress=self._progress,
+                taught=self._teachers.probabilities(batch) if self._teachers is not None else None,
             )
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
         for name, value in parts.items():

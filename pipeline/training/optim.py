@@ -15,7 +15,7 @@ from latentcap.training.trainer_settings import check_range
 RANGES = {
     **dict.fromkeys(("lr", "backbone_lr", "context_lr", "fusion_lr", "decoder_lr", "weight_decay"), math.inf),
     **dict.fromkeys(("caption_weight", "label_weight", "attention_penalty"), math.inf),
-    **dict.fromkeys(("warmup", "final_lr", "label_smoothing", "scheduled_sampling"), 1.0),
+    **dict.fromkeys(("warmup", "final_lr", "label_smoothing", "scheduled_sampling", "teacher_weight"), 1.0),
 }
 PARTS = ("backbone", "context", "fusion", "decoder", "labels")
 REWARDED = ("CIDEr-D", "ROUGE-L", "METEOR", "CheXpert")  # of captions that a model samples of itself
@@ -48,6 +48,9 @@ class OptimConfig:
             about as much attention over a caption as any other.
         scheduled_sampling: probability, at the end of training, that an input word is the model's own guess; it rises
             from 0. Guesses come from a first parallel pass (Mihaylova & Martins 2019), so there is no loop over time.
+        teachers: model folders whose probabilities of each word are learned, too (:class:`Teachers`): of other seeds,
+            say, with the same words and CNN, which stays as it is.
+        teacher_weight: how much of what is learned they give; the rest are the true words.
         self_critical: train on this many captions that the model samples of each image, and rewards, in place of the
             true ones (2 or more; for fine-tuning a trained model at a tenth of its rate). 0 is off.
         self_critical_epoch: the epoch from which it does, so that one run learns from true captions first.
@@ -70,6 +73,8 @@ class OptimConfig:
     label_weight: float = 0.0
     attention_penalty: float = 0.0
     scheduled_sampling: float = 0.0
+    teachers: list[str] = field(default_factory=list)
+    teacher_weight: float = 0.7
     self_critical: int = 0
     self_critical_epoch: int = 0
     rewards: dict[str, float] = field(default_factory=lambda: dict(REWARDS))
