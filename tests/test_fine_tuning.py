@@ -154,3 +154,9 @@ def test_all_of_the_same_model_is_copied(old: tuple[Path, CaptionModel]) -> None
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, before.state_dict()[name], msg=name)
     assert "new: " not in told.replace("0 new", "")
+
+
+def test_other_places_of_positions_are_said(old: tuple[Path, CaptionModel]) -> None:
+    told = start_model(model_of(fusion=FusionConfig(2, 2, position="latents")), old[0], tiny_tokenizer())
+    assert "positions are in latents, there in keys" in told
+    assert "positions are in" not in start_model(model_of(), old[0], tiny_tokenizer())
