@@ -95,7 +95,8 @@ class Fusion(nn.Module):
         gates: what the query's own gate weighs: ``heads``, as above; ``output``, the fused vector in their place,
             :math:`\sigma(W^m s) \odot f`; or ``both``.
         position: where the code of a position is added: to the ``keys``, which are compared with queries alone, or to
-            the ``latents``, which are compared with them and read out.
+            the ``latents``, which are compared with them and read out. Which of several views it is in is always read
+            out.
     """
 
     head_gate: Tensor
@@ -132,7 +133,9 @@ class Fusion(nn.Module):
 
         self.visual, self.text = attention(region_dim, visual_heads), attention(text_dim, text_heads)
         self.head_dim, self.latent_dim, self.position = head_dim, latent_dim, position
-        self.view = nn.Parameter(torch.zeros(max_views, latent_dim))
+        # Which of several views a region is of is read out, wherever its place in the view is.
+        self.reads_places, self.reads_views = position == "latents", position == "latents" or max_views > 1
+        self.view = nn.Parameter(torch.zeros(max_views, latent_dim), requires_grad=self.reads_views)
         self.kind = nn.Parameter(torch.randn(2, latent_dim) * 0.1)
         heads = visual_heads + text_heads
         self.register_buffer("head_gate", torch.ones(heads))
@@ -144,9 +147,11 @@ class Fusion(nn.Module):
         """Regions (B, V * h * w, C) of V views with an h x w grid to visual latents (B, V * h * w, D)."""
         if self.visual is None:
             return regions.new_zeros(regions.shape[0], 0, self.latent_dim)
-        if self.position == "keys":
-            return self.visual.compress(regions)
-        return self.visual.compress(regions, self._places_of_regions(regions.shape[1], grid))
+        code = self._views(regions.shape[1], grid) if self.reads_views else None
+        if self.reads_places:
+            assert code is not None
+            code = code + self._cells(regions.shape[1], grid)
+        return self.visual.compress(regions, code)
 
     def compress_context(self, context: Tensor) -> Tensor:
         """Context (B, M, E) to text latents (B, M, D)."""
@@ -167,7 +172,7 @@ class Fusion(nn.Module):
         """What queries are compared with in place of visual latents (B, V * h * w, D), or None where it is those."""
         if self.position != "keys" or self.visual is None:
             return None
-        return visual + self._places_of_regions(visual.shape[1], grid)
+        return visual + self._cells(visual.shape[1], grid)
 
     def context_keys(self, context: Tensor) -> Tensor | None:
         """Likewise of the context's latents (B, M, D)."""
@@ -177,11 +182,15 @@ class Fusion(nn.Module):
         """Likewise of the latents of all words written (B, G, W, D), the first being at position 0."""
         return words + self._places_of_text(words.shape[2], WORD, 0) if self.position == "keys" else None
 
-    def _places_of_regions(self, count: int, grid: tuple[int, int]) -> Tensor:
-        """The position codes of ``count`` = V * h * w regions, (V * h * w, D)."""
+    def _views(self, count: int, grid: tuple[int, int]) -> Tensor:
+        """Which view each of ``count`` = V * h * w regions is of, as codes (V * h * w, D)."""
+        cells = grid[0] * grid[1]
+        return self.view[: count // cells, None].expand(-1, cells, -1).flatten(0, 1)
+
+    def _cells(self, count: int, grid: tuple[int, int]) -> Tensor:
+        """Where in its view each of ``count`` = V * h * w regions is, as position codes (V * h * w, D)."""
         cells = grid_sinusoids(*grid, self.latent_dim, self.view.device)
-        views = count // cells.shape[0]
-        return (self.view[:views, None] + cells).flatten(0, 1)
+        return cells.expand(count // cells.shape[0], -1, -1).flatten(0, 1)
 
     def _places_of_text(self, count: int, kind: int, start: int) -> Tensor:
         """The position codes of ``count`` context positions or words from ``start`` on, (count, D)."""
