@@ -21,9 +21,8 @@ from latentcap.training.losses import word_logits
 class Teachers:
     """Models whose probabilities a new one learns (knowledge distillation, Hinton et al. 2015, arXiv 1503.02531).
 
-    Several of them, of other seeds or settings, together know more than each; a model that learns what they agree on
-    keeps much of that at the size and speed of one. They read the regions that the new model reads, so its CNN stays as
-    it is and is theirs, too: the CNN runs once.
+    Several of them, of other seeds or settings, become one of their size. They read the regions that the new model
+    reads, so its CNN stays as it is and is theirs, too: the CNN runs once.
 
     Args:
         folders: model folders, or names of models in the box.
