@@ -22,6 +22,7 @@ from latentcap.training.teachers import Teachers
 from tests.helpers import tiny_captioner
 from tests.test_train import Runner
 
+CPU = torch.device("cpu")
 FROZEN = BackboneConfig(name="test_efficientnet", weights="random", image_size=64, trainable="none")
 
 
@@ -61,7 +62,10 @@ def test_teachers_give_their_mean_probabilities_and_a_share_of_the_loss(tmp_path
     model = learner.model
     others = [sibling(model, seed) for seed in (1, 2)]
     teachers = Teachers(
-        [saved(other, learner, tmp_path / str(place)) for place, other in enumerate(others)], model, learner.tokenizer
+        [saved(other, learner, tmp_path / str(place)) for place, other in enumerate(others)],
+        model,
+        learner.tokenizer,
+        CPU,
     )
     batch = batch_of(model)
     inputs, targets = batch.tokens[..., :-1], batch.tokens[..., 1:]
@@ -85,17 +89,17 @@ def test_who_cannot_teach_is_refused(tmp_path: Path) -> None:
     learner = tiny_captioner(backbone=FROZEN)
     folder = saved(sibling(learner.model, 1), learner, tmp_path / "teacher")
     with pytest.raises(UserError, match="other words than this run"):
-        Teachers([folder], learner.model, CaptionTokenizer.train(["other words"]))
+        Teachers([folder], learner.model, CaptionTokenizer.train(["other words"]), CPU)
     learns = tiny_captioner(backbone=BackboneConfig(**{**vars(FROZEN), "trainable": "all"}))
     with pytest.raises(UserError, match=r"a CNN that stays as it is.*--config sentences"):
-        Teachers([folder], learns.model, learns.tokenizer)
+        Teachers([folder], learns.model, learns.tokenizer, CPU)
     reads = tiny_captioner(backbone=FROZEN, fields=ContextFields(numbers={"age": (50.0, 10.0)}))
     with pytest.raises(UserError, match="another context than this run"):
-        Teachers([folder], reads.model, reads.tokenizer)
+        Teachers([folder], reads.model, reads.tokenizer, CPU)
     with torch.no_grad():
         next(learner.model.backbone.parameters()).add_(1)
     with pytest.raises(UserError, match=r"another CNN than this run.*model\.start_from"):
-        Teachers([folder], learner.model, learner.tokenizer)
+        Teachers([folder], learner.model, learner.tokenizer, CPU)
 
 
 def test_a_training_learns_from_a_model_folder(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ class Fusion(nn.Module):
         self.visual, self.text = attention(region_dim, visual_heads), attention(text_dim, text_heads)
         self.head_dim, self.latent_dim, self.position = head_dim, latent_dim, position
         # Which of several views a region is of is read out, wherever its place in the view is.
-        self.reads_places, self.reads_views = position == "latents", position == "latents" or max_views > 1
+        self.reads_views = position == "latents" or max_views > 1
         self.view = nn.Parameter(torch.zeros(max_views, latent_dim), requires_grad=self.reads_views)
         self.kind = nn.Parameter(torch.randn(2, latent_dim) * 0.1)
         heads = visual_heads + text_heads
@@ -147,9 +147,10 @@ class Fusion(nn.Module):
         """Regions (B, V * h * w, C) of V views with an h x w grid to visual latents (B, V * h * w, D)."""
         if self.visual is None:
             return regions.new_zeros(regions.shape[0], 0, self.latent_dim)
-        code = self._views(regions.shape[1], grid) if self.reads_views else None
-        if self.reads_places:
-            assert code is not None
+        if not self.reads_views:
+            return self.visual.compress(regions)
+        code = self._views(regions.shape[1], grid)
+        if self.position == "latents":
             code = code + self._cells(regions.shape[1], grid)
         return self.visual.compress(regions, code)
 

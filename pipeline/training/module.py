@@ -133,8 +133,9 @@ class CaptionModule(L.LightningModule):
                 "(--model.start_from FOLDER)."
             )
         self._stages = Stages(self.model, self.optim)
-        if self.optim.teachers:
-            self._teachers = Teachers(self.optim.teachers, self.model, self.tokenizer)
+        if self.optim.teachers and "train" in data.examples:
+            device = self.trainer.strategy.root_device
+            self._teachers = Teachers(self.optim.teachers, self.model, self.tokenizer, device)
         self._prepare_data(data)
 
     def _learned_from(self, data: CaptionData) -> Learned:

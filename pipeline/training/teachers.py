@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from latentcap.data.batches.context import ContextFields
 from latentcap.data.batches.dataset import Batch
 from latentcap.data.batches.tokenizer import CaptionTokenizer
 from latentcap.data.errors import UserError
@@ -27,23 +27,26 @@ class Teachers:
     Args:
         folders: model folders, or names of models in the box.
         model, tokenizer: what learns, and its vocabulary.
+        device: where it learns.
 
     Raises:
         UserError: a folder has another vocabulary, another context or another CNN, or the CNN learns, too.
     """
 
-    def __init__(self, folders: Sequence[str], model: CaptionModel, tokenizer: CaptionTokenizer) -> None:
-        self.models = [self._read(folder, model, tokenizer) for folder in folders]
-
-    @staticmethod
-    def _read(folder: str, model: CaptionModel, tokenizer: CaptionTokenizer) -> CaptionModel:
-        saved = SavedModel.read(find_model(folder))
-        same = "train from the same data, with model.start_from a folder that the teacher started from, too"
+    def __init__(
+        self, folders: Sequence[str], model: CaptionModel, tokenizer: CaptionTokenizer, device: torch.device
+    ) -> None:
         if not model.backbone.frozen:
             raise UserError(
                 "model.optim.teachers needs a CNN that stays as it is, for teachers read its regions: set "
                 "model.model.backbone.trainable to 'none' (--config sentences)."
             )
+        self.models = [self._read(folder, model, tokenizer).to(device) for folder in folders]
+
+    @staticmethod
+    def _read(folder: str, model: CaptionModel, tokenizer: CaptionTokenizer) -> CaptionModel:
+        saved = SavedModel.read(find_model(folder))
+        same = "train from the same data, with model.start_from a folder that the teacher started from, too"
         if saved.tokenizer.content_hash != tokenizer.content_hash:
             raise UserError(f"model.optim.teachers: {folder} has other words than this run: {same}.")
         if _context(saved.model) != _context(model):
@@ -62,7 +65,6 @@ class Teachers:
         inputs, words = batch.tokens[..., :-1], batch.tokens[..., 1:] != 0
         total: Tensor | None = None
         for teacher in self.models:
-            teacher.to(batch.tokens.device)
             hidden, _ = teacher.decoder(inputs, teacher.encode(**batch.inputs()), maps=False)
             found = word_logits(teacher.decoder, hidden[words]).float().softmax(-1)
             total = found if total is None else total.add_(found)
@@ -70,5 +72,5 @@ class Teachers:
         return total.div_(len(self.models))
 
 
-def _context(model: CaptionModel) -> Any:
+def _context(model: CaptionModel) -> tuple[ContextFields, str] | None:
     return None if model.context is None else (model.context.fields, model.context.config.encoder)
