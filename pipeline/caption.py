@@ -23,7 +23,8 @@ class Caption:
 
     Attributes:
         text: what a person reads: the words, and the sentences for findings that the model folder adds.
-        score: log-probability over length ** length_penalty, what the search ranked by; 0 is best.
+        score: log-probability over length ** length_penalty, what the search ranked by where nothing guided it; 0 is
+            best.
         tokens: the words or pieces.
         token_scores: log-probability of each token, with one more entry for the end where the caption ended by itself.
         visual_attention: on request, (len(tokens), visual heads, views, h, w): where each head looked for each token.

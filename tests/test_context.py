@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from latentcap.data.batches.image_config import ImageConfig
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
 from latentcap.model.caption_model import CaptionModel
+from latentcap.training.teachers import Teachers
 from tests.helpers import tiny_config, tiny_tokenizer
 
 EXAMPLES = [
@@ -78,6 +80,7 @@ def test_a_real_text_encoder_from_a_local_folder(tmp_path: Path) -> None:
     folder = str(Path(MINILM.origin).parent / "model")
     tokenizer = tiny_tokenizer()
     config = tiny_config(context=ContextConfig(encoder=folder, max_tokens=16))
+    config.backbone.trainable = "none"
     model = CaptionModel(config, vocab_size=len(tokenizer))
     assert model.context is not None
     assert not any(p.requires_grad for p in model.context.encoder.parameters())
@@ -105,6 +108,10 @@ def test_a_real_text_encoder_from_a_local_folder(tmp_path: Path) -> None:
     after = loaded.caption([image] * 4, texts, beam_size=1)
     assert [c.score for c in before] == pytest.approx([c.score for c in after], abs=1e-4)
     assert before[0].score != before[2].score
+    teach = partial(Teachers, [str(tmp_path / "model")], tokenizer=tokenizer, device=torch.device("cpu"))
+    assert teach(model, context_tokenizer=captioner.context_tokenizer).models  # wherever the encoder lies
+    with pytest.raises(UserError, match="another context than this run"):
+        teach(CaptionModel(tiny_config(), vocab_size=len(tokenizer), fields=ContextFields()))
 
 
 def test_an_encoder_that_does_not_exist_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:

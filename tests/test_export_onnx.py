@@ -24,7 +24,7 @@ from latentcap.data.batches.transforms import fit_image
 from latentcap.data.errors import UserError
 from latentcap.model.caption_model import CaptionModel
 from latentcap.model.prune import prune_heads
-from tests.helpers import picture, tiny_captioner, tiny_config, tiny_tokenizer
+from tests.helpers import picture, seeing_captioner, tiny_captioner, tiny_config, tiny_tokenizer
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -90,6 +90,7 @@ MODELS: dict[str, Callable[[], Captioner]] = {
         fusion=FusionConfig(visual_heads=2, text_heads=1, head_dim=5, latent_dim=12),
     ),
     "labels": with_labels,
+    "guided": seeing_captioner,
     "pruned": pruned,
     "gates of heads": lambda: with_gates("heads", "latents"),
     "a gate of the output, position in keys": lambda: with_gates("output", "keys"),
@@ -115,10 +116,10 @@ def test_the_same_captions_in_any_batch(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("search", [
     {"length_penalty": 0.0}, {"min_length": 6}, {"max_length": 3}, {"max_length": 2, "min_length": 2, "beam_size": 1},
-    {"beam_size": 16, "length_penalty": 2.0},
+    {"beam_size": 16, "length_penalty": 2.0}, {"guidance": 0.0}, {"guidance": 3.0, "max_length": 1},
 ])  # fmt: skip
 def test_the_same_search(search: dict[str, Any], tmp_path: Path) -> None:
-    captioner = tiny_captioner()
+    captioner = seeing_captioner()
     paths = pictures(tmp_path, 5)
     exported(captioner, tmp_path)
     expected = captioner.caption([str(path) for path in paths], **search)

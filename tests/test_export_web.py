@@ -16,7 +16,7 @@ from latentcap.captioner import Captioner
 from latentcap.cli.export import main
 from latentcap.data.batches.image_config import ImageConfig
 from latentcap.data.errors import UserError
-from tests.helpers import picture, tiny_captioner
+from tests.helpers import picture, seeing_captioner, tiny_captioner
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -39,7 +39,7 @@ def runtime() -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("bits", [32, 8])
 def test_the_page_captions_as_python_does(bits: int, browser: Any, runtime: Path, tmp_path: Path) -> None:
-    tiny_captioner().save(tmp_path / "model")
+    seeing_captioner().save(tmp_path / "model")
     (tmp_path / "images").mkdir()
     paths = [tmp_path / "images" / f"{number}.png" for number in range(10)]
     for number, path in enumerate(paths):

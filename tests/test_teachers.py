@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from latentcap.data.errors import UserError
 from latentcap.data.scenes import render_scenes
 from latentcap.model.caption_model import CaptionModel
 from latentcap.training.losses import next_word_loss
+from latentcap.training.optim import OptimConfig
 from latentcap.training.teachers import Teachers
 from tests.helpers import tiny_captioner
 from tests.test_train import Runner
@@ -64,8 +66,8 @@ def test_teachers_give_their_mean_probabilities_and_a_share_of_the_loss(tmp_path
     teachers = Teachers(
         [saved(other, learner, tmp_path / str(place)) for place, other in enumerate(others)],
         model,
-        learner.tokenizer,
-        CPU,
+        tokenizer=learner.tokenizer,
+        device=CPU,
     )
     batch = batch_of(model)
     inputs, targets = batch.tokens[..., :-1], batch.tokens[..., 1:]
@@ -88,18 +90,23 @@ def test_teachers_give_their_mean_probabilities_and_a_share_of_the_loss(tmp_path
 def test_who_cannot_teach_is_refused(tmp_path: Path) -> None:
     learner = tiny_captioner(backbone=FROZEN)
     folder = saved(sibling(learner.model, 1), learner, tmp_path / "teacher")
+    teach = partial(Teachers, [folder], device=CPU)
     with pytest.raises(UserError, match="other words than this run"):
-        Teachers([folder], learner.model, CaptionTokenizer.train(["other words"]), CPU)
+        teach(learner.model, tokenizer=CaptionTokenizer.train(["other words"]))
     learns = tiny_captioner(backbone=BackboneConfig(**{**vars(FROZEN), "trainable": "all"}))
     with pytest.raises(UserError, match=r"a CNN that stays as it is.*--config sentences"):
-        Teachers([folder], learns.model, learns.tokenizer, CPU)
+        teach(learns.model, tokenizer=learns.tokenizer)
     reads = tiny_captioner(backbone=FROZEN, fields=ContextFields(numbers={"age": (50.0, 10.0)}))
     with pytest.raises(UserError, match="another context than this run"):
-        Teachers([folder], reads.model, reads.tokenizer, CPU)
+        teach(reads.model, tokenizer=reads.tokenizer)
     with torch.no_grad():
         next(learner.model.backbone.parameters()).add_(1)
     with pytest.raises(UserError, match=r"another CNN than this run.*model\.start_from"):
-        Teachers([folder], learner.model, learner.tokenizer, CPU)
+        teach(learner.model, tokenizer=learner.tokenizer)
+    for without_true_words in ({"caption_weight": 0.0, "label_weight": 1.0}, {"self_critical": 5}):
+        with pytest.raises(UserError, match="teach the words of true captions, and this run learns from none"):
+            OptimConfig(teachers=[folder], **without_true_words)
+    OptimConfig(teachers=[folder], self_critical=5, self_critical_epoch=1)
 
 
 def test_a_training_learns_from_a_model_folder(tmp_path: Path) -> None:

@@ -167,5 +167,8 @@ def bench(setting: Setting) -> list[Section]:
         "With a context, half of our heads read the regions and half the context; MultiheadAttention reads both as one "
         "memory, the regions first brought to the embedding's size.",
     ]
-    size.notes = ["Measured on what each would keep. Our latents stay float32 under every precision."]
+    size.notes = [
+        "Measured on what each would keep. Our latents stay float32 under every precision. Where positions are in keys "
+        "(model.fusion.position), latents with positions are kept beside them: twice as many bytes."
+    ]
     return [time, size]

@@ -191,7 +191,11 @@ def _compression(setting: Setting) -> list[Section]:
         "full: the same heads, each with keys and values of its own of embedding / heads numbers, projected "
         "from regions and text and read by scaled_dot_product_attention, as nn.MultiheadAttention does."
     )
-    layer.notes = [note, "Forward and backward. Bytes are of the visual latents, or keys and values, of one region."]
+    layer.notes = [
+        note,
+        "Forward and backward. Bytes are of the visual latents, or keys and values, of one region. Where positions are "
+        "in keys, latents with positions are kept beside them: twice as many.",
+    ]
     step.notes = [note, "No context; forward, loss, backward and AdamW; text heads read the words written."]
     return [layer, step]
 

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from latentcap.data.errors import UserError
+from latentcap.data.readers.fields import WORDS
 from latentcap.export.graphs import STATES, make_graphs
 from latentcap.export.int8 import in_int8
 from latentcap.export.weights import in_half, save_graph
 from latentcap.model.prune import parse_budget, set_budget
 from latentcap.saved_model import SavedModel
 from latentcap.search.config import SearchConfig
+from latentcap.search.guidance import UNSURE, WHOLE, rarity_of, words_of
 
 FILES = ("encode.onnx", "step.onnx", "tokenizer.json", "config.json", "run.py")
-SEARCH = ("beam_size", "max_length", "min_length", "length_penalty")
+SEARCH = ("beam_size", "max_length", "min_length", "length_penalty", "guidance")
 
 
 def export_onnx(
@@ -119,4 +121,20 @@ def describe(saved: SavedModel) -> dict[str, Any]:
         "hidden": model.config.decoder.hidden_dim,
         "latent": model.config.latent_dim,
         "search": {name: getattr(saved.search, name) for name in SEARCH},
+        "guide": _guide(saved),
+    }
+
+
+def _guide(saved: SavedModel) -> dict[str, Any] | None:
+    """What guides the search: the label, which of its classes are words, their ids, and how rare each is."""
+    head, words = saved.model.labels, words_of(saved.model.labels, saved.tokenizer)
+    if head is None or not words:
+        return None
+    return {
+        "label": list(head.classes).index(WORDS),
+        "classes": list(words),
+        "words": list(words.values()),
+        "rarity": rarity_of(head, words).tolist(),
+        "unsure": UNSURE,
+        "whole": WHOLE,
     }

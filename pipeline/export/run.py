@@ -1,7 +1,8 @@
 """Caption images with an exported model:  python run.py photos/*.jpg
 
 Needs onnxruntime, numpy, pillow and tokenizers. Reads 8-bit images that Pillow reads. Greedy and beam search with a
-length penalty, least and greatest length; no sampling, diverse beams, forbidden or required words, attention maps.
+length penalty, least and greatest length, guided by the words that a label head sees; no sampling, diverse beams,
+forbidden or required words, attention maps.
 
 Dimension letters: B examples, V views, G beams, Y words of the vocabulary.
 """
@@ -112,7 +113,36 @@ def resize_weights(before: int, after: int, kind: str) -> tuple[np.ndarray, np.n
 # Search ---------------------------------------------------------------------------------------------------------------
 
 
-def search(step: Any, memory: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> list[tuple[list[int], float]]:
+class Guide:
+    """What words and captions gain because the label head sees their words: chances (B, C) of all C of them."""
+
+    def __init__(self, settings: Mapping[str, Any], chances: np.ndarray, weight: float) -> None:
+        self.words, rarity = np.array(settings["words"]), np.array(settings["rarity"], np.float32)
+        chances = chances[:, settings["classes"]]
+        self.worth, self.rarity = weight * (chances - settings["unsure"]) * rarity, rarity
+        self.seen, self.whole = _unit(chances * rarity), settings["whole"] * weight
+
+    def gain(
+        self, log_probs: np.ndarray, running: Sequence[int], written: Sequence[Sequence[Sequence[int]]]
+    ) -> np.ndarray:
+        """What beams are ranked by, (B, G, Y), of words that are not written yet."""
+        new = np.array([[~np.isin(self.words, words) for words in beams] for beams in written])
+        ranked = log_probs.copy()
+        ranked[..., self.words] += self.worth[list(running), None] * new
+        return ranked
+
+    def agreement(self, example: int, words: Sequence[int]) -> float:
+        counts = np.array([words.count(word) for word in self.words], np.float32)
+        return self.whole * float(_unit(counts * self.rarity) @ self.seen[example])
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
+    return values / np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), 1e-12)
+
+
+def search(
+    step: Any, memory: Mapping[str, np.ndarray], config: Mapping[str, Any], guide: Guide | None = None
+) -> list[tuple[list[int], float]]:
     """The best caption of each example: its words, and log-probability / length ** length_penalty.
 
     At every step each example keeps the ``beam_size`` best unfinished beams; one that ends while among the best
@@ -122,7 +152,7 @@ def search(step: Any, memory: Mapping[str, np.ndarray], config: Mapping[str, Any
     batch = len(memory["summary"])
     running, found = list(range(batch)), [[] for _ in range(batch)]  # type: ignore[var-annotated]
     written: list[list[list[int]]] = [[[]] for _ in running]
-    totals = np.zeros((batch, 1), np.float32)
+    totals = own = np.zeros((batch, 1), np.float32)  # own: log-probabilities, without what a guide adds
     word, parent = np.full((batch, 1), config["bos"], np.int64), np.zeros((batch, 1), np.int64)
     hidden = [np.zeros((batch, 1, config["hidden"]), np.float32) for _ in range(4)]
     states = [*hidden, np.zeros((batch, 1, 0, config["latent"]), np.float32)]
@@ -135,7 +165,8 @@ def search(step: Any, memory: Mapping[str, np.ndarray], config: Mapping[str, Any
         log_probs, *states = step.run(None, feeds)
         if length < settings["min_length"]:
             log_probs[..., eos] = -np.inf
-        scores = (totals[..., None] + log_probs).reshape(len(running), -1)
+        ranked = log_probs if guide is None else guide.gain(log_probs, running, written)
+        scores = (totals[..., None] + ranked).reshape(len(running), -1)
         count = min(2 * size, scores.shape[1])
         best = np.argpartition(-scores, count - 1, axis=1)[:, :count]
         going: list[list[tuple[float, int, int]]] = []  # of each example: total, beam, word
@@ -147,12 +178,14 @@ def search(step: Any, memory: Mapping[str, np.ndarray], config: Mapping[str, Any
             choices = [choice for choice in choices if choice[0] > -np.inf]
             for total, beam, chosen in choices[:size]:
                 if chosen == eos:
-                    found[example].append((rank(total, length + 1), written[row][beam]))
+                    score = rank(float(own[row, beam] + log_probs[row, beam, eos]), length + 1)
+                    found[example].append((rank(total, length + 1), written[row][beam], score))
             found[example] = sorted(found[example], key=lambda entry: -entry[0])[:size]
             beams = [choice for choice in choices if choice[2] != eos][:size] if length < settings["max_length"] else []
             if not beams and not found[example]:
                 beam = int(totals[row].argmax())
-                found[example].append((rank(float(totals[row, beam]), length), written[row][beam]))
+                score = rank(float(own[row, beam]), length)
+                found[example].append((rank(float(totals[row, beam]), length), written[row][beam], score))
             full = len(found[example]) == size
             if any(not full or found[example][-1][0] < rank(total, length + 1) for total, _, _ in beams):
                 stay.append(row)
@@ -161,19 +194,26 @@ def search(step: Any, memory: Mapping[str, np.ndarray], config: Mapping[str, Any
             break
         written = [[written[row][b] + [w] for _, b, w in beams] for row, beams in zip(stay, going, strict=True)]
         totals = np.array([[total for total, _, _ in beams] for beams in going], np.float32)
+        own = np.array(
+            [[own[row, b] + log_probs[row, b, w] for _, b, w in beams] for row, beams in zip(stay, going, strict=True)]
+        )
         parent = np.array([[beam for _, beam, _ in beams] for beams in going])
         word = np.array([[chosen for _, _, chosen in beams] for beams in going])
         running = [running[row] for row in stay]
         memory = {name: value[stay] for name, value in memory.items()}
         states = [value[stay] for value in states]
-    return [(entries[0][1], entries[0][0]) for entries in found]
+    if guide is not None:
+        for example, entries in enumerate(found):
+            entries.sort(key=lambda entry: -entry[0] - guide.agreement(example, entry[1]))
+    return [(words, score) for (_, words, score), *_ in found]
 
 
 # Model ----------------------------------------------------------------------------------------------------------------
 
 
 class Model:
-    """An exported folder. ``search`` changes its search settings: beam_size, max_length, min_length, length_penalty."""
+    """An exported folder. ``search`` changes its search settings: beam_size, max_length, min_length, length_penalty,
+    guidance."""
 
     def __init__(self, folder: str | Path, *, threads: int = 0, **search: float | None) -> None:
         folder = Path(folder)
@@ -213,8 +253,12 @@ class Model:
         names = [entry.name for entry in self.encode.get_outputs()]
         found = dict(zip(names, self.encode.run(None, {"pixels": pixels, **feeds}), strict=True))
         labels = [found.pop(f"label_{index}") for index in range(len(self.config["labels"]))]
+        settings, weight = self.config["guide"], self.config["search"]["guidance"]
+        guide = Guide(settings, labels[settings["label"]], weight) if settings and weight else None
         taken = {entry.name for entry in self.step.get_inputs()}
-        captions = search(self.step, {name: value for name, value in found.items() if name in taken}, self.config)
+        captions = search(
+            self.step, {name: value for name, value in found.items() if name in taken}, self.config, guide
+        )
         return [
             {
                 "caption": self.decode(words),
@@ -294,10 +338,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--max-length", type=int, metavar="N")
     parser.add_argument("--min-length", type=int, metavar="N")
     parser.add_argument("--length-penalty", type=float, metavar="X")
+    parser.add_argument("--guidance", type=float, metavar="X", help="by words that the label head sees; 0 is off")
     parser.add_argument("--batch-size", type=int, default=8, metavar="N")
     parser.add_argument("--json", action="store_true", help="a line of JSON for each image, with score and labels")
     options = parser.parse_args(arguments)
-    names = ("beam_size", "max_length", "min_length", "length_penalty")
+    names = ("beam_size", "max_length", "min_length", "length_penalty", "guidance")
     failed: list[str] = []
     try:
         model = Model(options.model, **{name: getattr(options, name) for name in names})

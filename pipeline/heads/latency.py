@@ -143,7 +143,8 @@ def fusion_step(captioner: Captioner, *, regions: int, images: int = 1) -> Calla
     visual = torch.randn(images, regions if fusion.visual is not None else 0, size, device=device)
     context = torch.randn(images, 0, size, device=device)
     summary = torch.randn(images, model.config.decoder.embed_dim, device=device)
-    memory = Memory(visual, None, context, None, summary)
+    keys = fusion.region_keys(visual, (1, visual.shape[1]))
+    memory = Memory(visual, None, context, None, summary, visual_keys=keys, context_keys=fusion.context_keys(context))
     state = torch.randn(images, BEAMS, hidden, device=device)
     words = torch.randn(images, BEAMS, WORDS, size, device=device)
 

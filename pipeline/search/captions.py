@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from latentcap.model.decoder import Decoder
 from latentcap.model.fusion import Attention, Memory
 from latentcap.search.config import SearchConfig
 from latentcap.search.generation import Hypothesis, search
+from latentcap.search.guidance import Guidance
+from latentcap.search.hypotheses import ranking_score
 from latentcap.search.wording import resolve
 
 
@@ -42,6 +45,8 @@ def search_captions(
     device = memory.summary.device
     rows = memory, torch.arange(len(memory.summary), device=device)
     wording = resolve(config, tokenizer)
+    weight = 0.0 if config.sample else config.guidance
+    guidance = Guidance.of(model.labels, memory.pooled, tokenizer, weight)
 
     def step(tokens: Tensor, state: Any, ids: Tensor) -> tuple[Tensor, Any, Any]:
         nonlocal rows
@@ -52,7 +57,7 @@ def search_captions(
         logits, state, attention = decoder.step(tokens, current, state, maps=keep_attention)
         return logits, state, _AttentionOfStep(attention) if keep_attention else None
 
-    return search(
+    found = search(
         step,
         decoder.start(memory),
         batch=len(memory.summary),
@@ -62,10 +67,19 @@ def search_captions(
         suppress=(*tokenizer.never_generated, *wording.suppress),
         rules=wording.rules,
         required=wording.required,
+        gain=None if guidance is None else guidance.gain,
         seeds=seeds,
         device=device,
         keep_attention=keep_attention,
     )
+    if guidance is not None:
+        # Diverse beams have an order of their own: the best of each group first.
+        ranked = guidance.ranked(found) if config.beam_groups == 1 else found
+        found = [hypotheses[: config.num_captions] for hypotheses in ranked]
+        for hypothesis in chain.from_iterable(found):  # what people read is the log-probability alone
+            scores = hypothesis.token_scores
+            hypothesis.score = ranking_score(sum(scores), len(scores), config.length_penalty)
+    return found
 
 
 class _AttentionOfStep:

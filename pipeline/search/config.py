@@ -20,7 +20,7 @@ BAD_ENDINGS = (
 )
 WORD_LISTS = ("forbidden_words", "required_words", "bad_endings")
 SAMPLING_ONLY = ("temperature", "top_k", "top_p")
-BEAMS_ONLY = ("beam_size", "beam_groups", "diversity_penalty")
+BEAMS_ONLY = ("beam_size", "guidance", "beam_groups", "diversity_penalty")
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class SearchConfig:
         max_length: longest caption in words (tokens), the end not counted.
         min_length: shortest caption in words (tokens).
         length_penalty: captions are ranked by log p / length ** length_penalty: above 0 favours longer ones.
+        guidance: what words that the label head sees are worth, where it knows words of captions; 0 is off.
         no_repeat_ngram: no run of that many words occurs twice in a caption; 0 allows it.
         forbidden_words: words or phrases that no caption contains, such as "tree, swimming pool".
         required_words: words or phrases that every caption contains; needs 2 beams or more.
@@ -48,7 +49,8 @@ class SearchConfig:
         top_p: sample among the most probable words that together reach this probability only; 1 is all.
         seed: of sampling; the same seed and image give the same captions, whatever else is captioned.
 
-    Sources: diverse beam search, Vijayakumar et al. 2016; required words, dynamic beam allocation, Post and Vilar 2018.
+    Sources: diverse beam search, Vijayakumar et al. 2016; required words, dynamic beam allocation, Post and Vilar 2018;
+    guidance: :class:`~latentcap.search.guidance.Guidance`.
     """
 
     beam_size: int = 3
@@ -56,6 +58,7 @@ class SearchConfig:
     max_length: int = 40
     min_length: int = 1
     length_penalty: float = 0.7
+    guidance: float = 0.5
     no_repeat_ngram: int = 0
     forbidden_words: tuple[str, ...] = ()
     required_words: tuple[str, ...] = ()
@@ -86,6 +89,8 @@ class SearchConfig:
             )
         if not math.isfinite(self.length_penalty):
             raise UserError(f"length_penalty is {self.length_penalty}: it must be a number, such as 0.7.")
+        if not (math.isfinite(self.guidance) and self.guidance >= 0):
+            raise UserError(f"guidance is {self.guidance}: it must be 0 (off) or more, such as 0.5.")
         if not (math.isfinite(self.diversity_penalty) and self.diversity_penalty >= 0):
             raise UserError(f"diversity_penalty is {self.diversity_penalty}: it must be 0 or more, such as 0.5.")
         if not (math.isfinite(self.temperature) and self.temperature > 0):
@@ -101,6 +106,8 @@ class SearchConfig:
             raise UserError(f"num_captions is {self.num_captions}: it must be 1 or more.")
         if self.beam_groups > 1:
             raise UserError(f"sample and beam_groups={self.beam_groups} contradict: sampling has no beams. Drop one.")
+        if self.guidance not in (0, default("guidance")):
+            raise UserError(f"sample and guidance={self.guidance} contradict: only beam search is guided. Drop one.")
         if self.required_words:
             raise UserError("sample and required_words contradict: only beam search can require words. Drop one.")
 
@@ -155,9 +162,9 @@ class SearchConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of :meth:`to_dict`; what is absent has its default."""
+        """The inverse of :meth:`to_dict`; what is absent has its default, but for guidance: older folders had none."""
         _check_names(values)
-        return cls(**values)
+        return cls(**{"guidance": 0.0, **values})
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

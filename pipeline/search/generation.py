@@ -26,6 +26,8 @@ class State(Protocol):
 
 
 StepFunction = Callable[[Tensor, Any, Tensor], tuple[Tensor, Any, Any]]
+Gain = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(log-probabilities (B, G, V), example ids (B,), words so far (B, G, L)) to what beams are ranked by, (B, G, V)."""
 
 
 @torch.inference_mode()
@@ -40,6 +42,7 @@ def search(
     suppress: Sequence[int] = (),
     rules: Sequence[Rule] = (),
     required: Required | None = None,
+    gain: Gain | None = None,
     seeds: Sequence[int] | None = None,
     device: torch.device | str = "cpu",
     keep_attention: bool = False,
@@ -58,11 +61,13 @@ def search(
         suppress: tokens that are never generated.
         rules: what may not come next, given the words so far.
         required: what each caption contains.
+        gain: what beams are ranked by in place of log-probabilities; those of the words are kept all the same.
         seeds: for sampling, of each example; by default its place in the batch.
         keep_attention: keep ``extra``, indexed as ``extra[row, beam]``, along every hypothesis.
 
     Returns:
-        For each example, ``num_captions`` hypotheses, best first; of diverse beams the best of each group first.
+        For each example, ``num_captions`` hypotheses, best first; of diverse beams the best of each group first. With
+        ``gain`` all that were found.
     """
     rules = [*rules, *([NoRepeat(config.no_repeat_ngram)] if config.no_repeat_ngram else []), *filter(None, [required])]
     lanes = config.num_captions if config.sample else config.beam_groups
@@ -82,18 +87,19 @@ def search(
             log_probs[..., eos] = -torch.inf
         for rule in rules:
             rule(log_probs, beams.prefix)
-        choice = choose(beams, log_probs, length)
+        choice = choose(beams, log_probs if gain is None else gain(log_probs, beams.ids, beams.prefix), length)
         if length == config.max_length:
             choice.totals = torch.full_like(choice.totals, -torch.inf)
         record.step(beams, choice, log_probs, eos, extra if keep_attention else None)
         going = record.going()
         if not going:
             break
-        beams, state = _advance(beams, choice, carry=bool(rules)), state.reorder(choice.source)
+        beams, state = _advance(beams, choice, carry=bool(rules) or gain is not None), state.reorder(choice.source)
         if len(going) < len(beams.ids):
             rows = torch.tensor(going, device=device)
             beams, state = beams.select(rows), state.select(rows)
-    return [record.results(example, keep_attention) for example in range(batch)]
+    most = config.num_captions if gain is None else None
+    return [record.results(example, most, keep_attention) for example in range(batch)]
 
 
 def _chooser(

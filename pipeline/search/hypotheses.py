@@ -101,18 +101,18 @@ class Record:
                     break
         return rows
 
-    def results(self, example: int, keep_attention: bool) -> list[Hypothesis]:
-        """The best first; of several lanes the best of each, then the second best. Diverse beams put
+    def results(self, example: int, most: int | None, keep_attention: bool) -> list[Hypothesis]:
+        """The best first, ``most`` of them; of several lanes the best of each, then the second best. Diverse beams put
         repetitions last."""
         lanes = self.found[example]
         turns = [[lane[turn] for lane in lanes if turn < len(lane)] for turn in range(max(map(len, lanes)))]
         found = [entry for turn in turns for entry in sorted(turn, key=lambda entry: -entry.score)]
         if self.config.beam_groups == 1:
-            return [self._follow(example, entry, keep_attention) for entry in found[: self.config.num_captions]]
+            return [self._follow(example, entry, keep_attention) for entry in found[:most]]
         hypotheses = [self._follow(example, entry, keep_attention) for entry in found]
         first = {tuple(hypothesis.tokens): place for place, hypothesis in reversed(list(enumerate(hypotheses)))}
         order = sorted(range(len(found)), key=lambda place: first[tuple(hypotheses[place].tokens)] != place)
-        return [hypotheses[place] for place in order[: self.config.num_captions]]
+        return [hypotheses[place] for place in order[:most]]
 
     def _add(self, example: int, lane: int, found: _Found) -> None:
         best = self.found[example][lane]
@@ -166,7 +166,12 @@ class Record:
         return Hypothesis(tokens, entry.score, scores, entry.ended, attention[: len(scores)])
 
     def _rank(self, total: float, length: int) -> float:
-        return total / max(length, 1) ** self.config.length_penalty
+        return ranking_score(total, length, self.config.length_penalty)
+
+
+def ranking_score(total: float, length: int, length_penalty: float) -> float:
+    """What captions are ranked by: their log-probability, of ``length`` tokens with the end."""
+    return total / max(length, 1) ** length_penalty
 
 
 def _lists(*values: Tensor) -> list[list[Any]]:

@@ -135,7 +135,13 @@ class CaptionModule(L.LightningModule):
         self._stages = Stages(self.model, self.optim)
         if self.optim.teachers and "train" in data.examples:
             device = self.trainer.strategy.root_device
-            self._teachers = Teachers(self.optim.teachers, self.model, self.tokenizer, device)
+            self._teachers = Teachers(
+                self.optim.teachers,
+                self.model,
+                tokenizer=self.tokenizer,
+                context_tokenizer=self.context_tokenizer,
+                device=device,
+            )
         self._prepare_data(data)
 
     def _learned_from(self, data: CaptionData) -> Learned:

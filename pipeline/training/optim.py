@@ -106,6 +106,11 @@ class OptimConfig:
                 "model.optim.caption_weight and model.optim.label_weight are both 0: nothing would be learned. Set one "
                 "of them above 0."
             )
+        if self.teachers and (not self.caption_weight or (self.self_critical and not self.self_critical_epoch)):
+            raise UserError(
+                "model.optim.teachers teach the words of true captions, and this run learns from none: set "
+                "model.optim.caption_weight or model.optim.self_critical_epoch above 0, or leave teachers out."
+            )
         if self.self_critical == 1 or self.self_critical < 0:
             raise UserError(
                 f"model.optim.self_critical is {self.self_critical}: each sample is measured against the image's "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ class Teachers:
 
     Args:
         folders: model folders, or names of models in the box.
-        model, tokenizer: what learns, and its vocabulary.
+        model, tokenizer, context_tokenizer: what learns, its vocabulary, and that of a transformers encoder of context.
         device: where it learns.
 
     Raises:
@@ -34,22 +35,28 @@ class Teachers:
     """
 
     def __init__(
-        self, folders: Sequence[str], model: CaptionModel, tokenizer: CaptionTokenizer, device: torch.device
+        self,
+        folders: Sequence[str],
+        model: CaptionModel,
+        *,
+        tokenizer: CaptionTokenizer,
+        context_tokenizer: Any = None,
+        device: torch.device,
     ) -> None:
         if not model.backbone.frozen:
             raise UserError(
                 "model.optim.teachers needs a CNN that stays as it is, for teachers read its regions: set "
                 "model.model.backbone.trainable to 'none' (--config sentences)."
             )
-        self.models = [self._read(folder, model, tokenizer).to(device) for folder in folders]
+        self.models = [self._read(folder, model, tokenizer, context_tokenizer).to(device) for folder in folders]
 
     @staticmethod
-    def _read(folder: str, model: CaptionModel, tokenizer: CaptionTokenizer) -> CaptionModel:
+    def _read(folder: str, model: CaptionModel, tokenizer: CaptionTokenizer, context_tokenizer: Any) -> CaptionModel:
         saved = SavedModel.read(find_model(folder))
         same = "train from the same data, with model.start_from a folder that the teacher started from, too"
         if saved.tokenizer.content_hash != tokenizer.content_hash:
             raise UserError(f"model.optim.teachers: {folder} has other words than this run: {same}.")
-        if _context(saved.model) != _context(model):
+        if _context(saved.model, saved.context_tokenizer) != _context(model, context_tokenizer):
             raise UserError(f"model.optim.teachers: {folder} reads another context than this run: {same}.")
         theirs, ours = saved.model.backbone.state_dict(), model.backbone.state_dict()
         if theirs.keys() != ours.keys() or not all(
@@ -72,5 +79,6 @@ class Teachers:
         return total.div_(len(self.models))
 
 
-def _context(model: CaptionModel) -> tuple[ContextFields, str] | None:
-    return None if model.context is None else (model.context.fields, model.context.config.encoder)
+def _context(model: CaptionModel, tokenizer: Any) -> tuple[ContextFields, dict[str, int] | None] | None:
+    """The fields that a model reads, and the words of its transformers encoder, wherever that lies."""
+    return None if model.context is None else (model.context.fields, tokenizer.get_vocab() if tokenizer else None)

@@ -33,7 +33,8 @@ async function caption(file) {
   }
   const found = await encode.run(Object.fromEntries(encode.inputNames.map(name => [name, given[name]])));
   const memory = Object.fromEntries(step.inputNames.filter(name => name in found).map(name => [name, found[name]]));
-  return decode(await search(ort, step, memory, config), config);
+  const chances = config.guide && config.search.guidance ? found[`label_${config.guide.label}`].data : null;
+  return decode(await search(ort, step, memory, config, chances), config);
 }
 
 async function take(files) {

@@ -1,6 +1,18 @@
+// What words and captions gain because the label head sees their words, given the chances of its classes.
+function guided({words, classes, rarity, unsure, whole}, chances, weight) {
+  const unit = values => { const norm = Math.max(Math.hypot(...values), 1e-12); return values.map(value => value / norm); };
+  const seen = unit(rarity.map((rare, i) => chances[classes[i]] * rare));
+  const worth = new Map(words.map((word, i) => [word, weight * (chances[classes[i]] - unsure) * rarity[i]]));
+  return {
+    gain: (word, before) => before.includes(word) ? 0 : worth.get(word) ?? 0,
+    agreement: caption => whole * weight * unit(rarity.map((rare, i) => rare * caption.filter(word => word === words[i]).length))
+      .reduce((sum, said, i) => sum + said * seen[i], 0)};
+}
+
 // Beam search over one image's memory: the words of the best caption. The same search as latentcap's own.
 
-export async function search(ort, step, memory, config) {
+export async function search(ort, step, memory, config, chances) {
+  const guide = chances && guided(config.guide, chances, config.search.guidance);
   const {beam_size: size, max_length: longest, min_length: shortest, length_penalty: penalty} = config.search;
   const tensor = (values, ...sizes) => new ort.Tensor("int64", BigInt64Array.from(values, BigInt), sizes);
   const rank = (total, length) => total / Math.max(length, 1) ** penalty;
@@ -16,11 +28,11 @@ export async function search(ort, step, memory, config) {
     states = config.states.map(name => next[`next_${name}`]);
     const logProbs = next.log_probs.data, vocabulary = next.log_probs.dims[2], choices = [];
     beams.forEach(({total, words}, parent) => {
-      const ranked = Array.from({length: vocabulary}, (_, word) => word)
-        .filter(word => word !== config.eos || length >= shortest)
-        .sort((a, b) => logProbs[parent * vocabulary + b] - logProbs[parent * vocabulary + a]).slice(0, 2 * size);
+      const worth = Array.from({length: vocabulary}, (_, word) => logProbs[parent * vocabulary + word] + (guide?.gain(word, words) ?? 0));
+      const ranked = worth.map((_, word) => word).filter(word => word !== config.eos || length >= shortest)
+        .sort((a, b) => worth[b] - worth[a]).slice(0, 2 * size);
       for (const word of ranked) {
-        const sum = Math.fround(total + logProbs[parent * vocabulary + word]);
+        const sum = Math.fround(total + worth[word]);
         if (sum > -Infinity) choices.push({total: sum, parent, word, before: words});
       }
     });
@@ -37,7 +49,8 @@ export async function search(ort, step, memory, config) {
     if (!going.some(({total}) => !full || found.at(-1).score < rank(total, length + 1))) break;
     beams = going.map(({total, parent, word, before}) => ({total, parent, words: [...before, word]}));
   }
-  return found[0].words;
+  const last = ({score, words}) => score + (guide?.agreement(words) ?? 0);
+  return found.reduce((best, entry) => last(entry) > last(best) ? entry : best).words;
 }
 
 // Ids to text: words and a space between them, or pieces, each its bytes.
