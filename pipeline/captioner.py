@@ -244,8 +244,8 @@ class Captioner:
             )
             grid = self.model.backbone.grid
             captions = [caption_of(hypotheses, self.tokenizer, grid=grid) for hypotheses in found]
-            if self.model.labels is not None and memory.pooled is not None:
-                for caption, guess in zip(captions, self.model.labels.predict(memory.pooled), strict=True):
+            if self.model.labels is not None and memory.labels is not None:
+                for caption, guess in zip(captions, self.model.labels.predict(memory.labels), strict=True):
                     caption.labels = {name: value for name, (value, _) in guess.items()}
                     caption.label_scores = {name: round(share, 4) for name, (_, share) in guess.items()}
                     for each in (caption, *caption.alternatives):

@@ -11,6 +11,7 @@ RouteBy: TypeAlias = Literal["example", "query"]
 Balance: TypeAlias = Literal["bias", "loss"]
 Gates: TypeAlias = Literal["heads", "output", "both"]
 Position: TypeAlias = Literal["latents", "keys"]
+LabelPooling: TypeAlias = Literal["mean", "regions"]
 
 ENGINES = ("openvino", "onnxruntime", "torch")  # what can run a CNN that is not being trained
 
@@ -124,6 +125,8 @@ class ModelConfig:
     Attributes:
         max_views: the largest number of images of one example.
         sees_image: False trains on zeros in place of every region: what context alone can do, to compare with.
+        label_pooling: what the label head reads: the mean region ("mean"), or each region by itself ("regions"), which
+            finds small things better.
         reads_labels: the decoder is told the classes that the label head predicts, as it is told the mean region.
     """
 
@@ -133,6 +136,7 @@ class ModelConfig:
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     max_views: int = 1
     sees_image: bool = True
+    label_pooling: LabelPooling = "mean"
     reads_labels: bool = False
 
     def __post_init__(self) -> None:

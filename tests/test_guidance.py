@@ -89,8 +89,8 @@ def test_more_of_what_is_seen_is_said() -> None:
         for image, caption in zip(images, captions, strict=True):
             with torch.inference_mode():
                 memory = captioner.encode([[captioner.transform(image)]], captioner.collate_context([None]))
-                assert memory.pooled is not None
-                chances = head.probabilities(memory.pooled)[0, head.span("words")]
+                assert memory.labels is not None
+                chances = head.probabilities(memory.labels)[0, head.span("words")]
             total += sum(float(chances[head.classes["words"].index(word)]) - 0.2
                          for word in {*caption.tokens} & {*head.classes["words"]})  # fmt: skip
         return total

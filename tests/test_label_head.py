@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from latentcap.captioner import Captioner
+from latentcap.config import LabelPooling
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
 from latentcap.model.caption_model import CaptionModel
@@ -25,18 +26,19 @@ def test_it_learns_and_missing_labels_teach_nothing() -> None:
     torch.manual_seed(0)
     head = LabelHead(8, CLASSES, dropout=0.0)
     pooled = torch.randn(16, 8)
+    regions = pooled.unsqueeze(1)
     labels = [{"modality": "CT" if row[0] > 0 else "MR"} for row in pooled]
     optimizer = torch.optim.AdamW(head.parameters(), lr=0.05, weight_decay=0)
     before = head.heads[1].weight.clone()
     for _ in range(100):
         optimizer.zero_grad()
-        head.loss(pooled, labels).backward()
+        head.loss(head(regions), labels).backward()
         optimizer.step()
-    guesses = head.predict(pooled)
+    guesses = head.predict(head(regions))
     assert [guess["modality"][0] for guess in guesses] == [row["modality"] for row in labels]
     assert all(0.5 < guess["modality"][1] <= 1 for guess in guesses)
     assert torch.equal(head.heads[1].weight, before)
-    assert head.loss(pooled, [{}] * 16) == 0
+    assert head.loss(head(regions), [{}] * 16) == 0
     assert head.targets("plane", [{"plane": "axial"}, {"plane": "oblique"}, {}]).tolist() == [0, -1, -1]
 
 
@@ -78,8 +80,8 @@ def test_the_decoder_is_told_what_the_head_predicts() -> None:
     assert model.labels is not None
     images = torch.rand(2, 1, 3, 64, 64)
     before = model.encode(images=images)
-    assert before.pooled is not None
-    shares = model.labels.probabilities(before.pooled)
+    assert before.labels is not None
+    shares = model.labels.probabilities(before.labels)
     assert shares.shape == (2, 5)
     assert torch.allclose(shares.sum(1), torch.tensor(2.0))
     before.summary.sum().backward()
@@ -116,21 +118,51 @@ def test_a_label_may_have_several_values_at_once() -> None:
     assert targets.tolist() == [[0, 1, 1], [0, 0, 0], [-1, -1, -1], [0, 0, 0]]
     pooled = torch.randn(32, 8)
     pooled = pooled - pooled.mean(1, keepdim=True)  # as the head's norm makes them
+    regions = pooled.unsqueeze(1)
     names = FINDINGS["findings"]
     rows = [";".join(name for name, value in zip(names, row.tolist(), strict=False) if value > 0) for row in pooled]
     labels = findings(*rows)
     optimizer = torch.optim.AdamW(head.parameters(), lr=0.05, weight_decay=0)
     for _ in range(200):
         optimizer.zero_grad()
-        head.loss(pooled, labels).backward()
+        head.loss(head(regions), labels).backward()
         optimizer.step()
-    assert [guess["findings"][0] for guess in head.predict(pooled)] == rows
-    shares = head.probabilities(pooled)
+    assert [guess["findings"][0] for guess in head.predict(head(regions))] == rows
+    shares = head.probabilities(head(regions))
     assert shares.shape == (32, 5)
     assert shares[:, head.span("plane")].sum(1) == pytest.approx(torch.ones(32).numpy(), abs=1e-5)
     scores = list_scores(shares[:, :3], head.targets("findings", labels), head.thresholds[:3])
     assert scores == {"AUC": pytest.approx(1), "F1": pytest.approx(1)}
-    assert head.loss(pooled, findings(*[None] * 32)) == 0
+    assert head.loss(head(regions), findings(*[None] * 32)) == 0
+
+
+@pytest.mark.parametrize("pooling", ["mean", "regions"])
+def test_pooling_is_over_the_regions_that_exist(pooling: LabelPooling) -> None:
+    torch.manual_seed(0)
+    head = LabelHead(8, FINDINGS, dropout=0.5, lists={"findings": [0.5, 0.4, 0.3]}, pooling=pooling).eval()
+    torch.nn.init.normal_(head.heads[0].weight)
+    regions, mask = torch.randn(3, 7, 8), torch.tensor([7, 4, 1]).unsqueeze(1) > torch.arange(7)
+    found = head(regions, mask)
+    for row, (own, there) in enumerate(zip(regions, mask, strict=True)):
+        torch.testing.assert_close(head(own[there].unsqueeze(0))[0], found[row])
+        each = torch.stack([torch.cat([linear(head.norm(cell)) for linear in head.heads]) for cell in own[there]])
+        if pooling == "regions":
+            torch.testing.assert_close(each.exp().mean(0).log(), found[row])
+    torch.testing.assert_close(head(regions), head(regions, torch.ones_like(mask)))
+    # One region that shows a finding weighs more than all the others that do not.
+    head.heads[0].weight.data[0] = torch.tensor([9.0, -9, 0, 0, 0, 0, 0, 0])
+    plain = torch.tensor([[-1.0, 1, 1, -1, 0, 0, 0, 0]]).repeat(1, 9, 1)
+    shown = plain.clone()
+    shown[0, 4] = -plain[0, 4]
+    less, more = head(plain)[0, 0], head(shown)[0, 0]
+    assert less < more
+    assert (more > 0) == (pooling == "regions")
+    # In training the same channels of all regions are left out.
+    same = torch.randn(1, 1, 8).repeat(2, 5, 1)
+    torch.manual_seed(1)
+    several = head.train()(same)
+    torch.manual_seed(1)
+    torch.testing.assert_close(several, head(same[:, :1]))
 
 
 def test_which_labels_have_several_values_is_seen_in_the_examples() -> None:
@@ -142,10 +174,10 @@ def test_which_labels_have_several_values_is_seen_in_the_examples() -> None:
     shares = list_shares([*examples, Example("x", ())], classes)
     assert shares == {"findings": pytest.approx([6 / 19, 12 / 19], abs=1e-6)}
     head = LabelHead(4, classes, dropout=0.0, lists=shares)
-    assert head.probabilities(torch.randn(1, 4))[0].tolist() == pytest.approx(shares["findings"], abs=1e-4)
-    assert head.readings(torch.randn(1, 4))[0].tolist() == pytest.approx([0, 0], abs=1e-4)
+    assert head.probabilities(head(torch.randn(1, 9, 4)))[0].tolist() == pytest.approx(shares["findings"], abs=1e-4)
+    assert head.readings(head(torch.randn(1, 9, 4)))[0].tolist() == pytest.approx([0, 0], abs=1e-4)
     head.heads[0].bias.data += torch.tensor([2.0, -20.0])
-    assert head.readings(torch.randn(1, 4))[0].tolist() == pytest.approx([0.7616, -1], abs=1e-3)
+    assert head.readings(head(torch.randn(1, 9, 4)))[0].tolist() == pytest.approx([0.7616, -1], abs=1e-3)
 
 
 def test_areas_are_those_of_all_pairs() -> None:

@@ -69,8 +69,8 @@ def write_captions(
             )
             found = search_captions(model, memory, captioner.tokenizer, search or captioner.search)
             written = [captioner.tokenizer.decode(hypotheses[0].tokens) for hypotheses in found]
-            if model.labels is not None and memory.pooled is not None:
-                guesses = model.labels.predict(memory.pooled)
+            if model.labels is not None and memory.labels is not None:
+                guesses = model.labels.predict(memory.labels)
                 predicted = [{name: value for name, (value, _) in guess.items()} for guess in guesses]
                 written = [captioner.with_findings(*pair) for pair in zip(written, predicted, strict=True)]
                 labels += predicted

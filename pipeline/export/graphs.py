@@ -87,9 +87,9 @@ class EncodeGraph(nn.Module):
             regions = (regions.unflatten(1, (-1, cells)) * mask[..., None, None]).flatten(1, 2)
         memory = self.model.encode(regions=regions, view_mask=mask, context=self._context(known))
         found = [getattr(memory, name) for name in self.memory]
-        if self.model.labels is not None:
-            head = self.model.labels
-            found += [head.shares(name, logits) for name, logits in head(memory.pooled).items()]
+        head = self.model.labels
+        if head is not None and memory.labels is not None:
+            found += [head.shares(name, logits) for name, logits in head.by_label(memory.labels).items()]
         return tuple(found)
 
     def _context(self, known: dict[str, Tensor]) -> ContextBatch | None:

@@ -17,7 +17,7 @@ from latentcap.data.errors import UserError
 from latentcap.model.context import ContextEncoder
 from latentcap.model.decoder import Decoder
 from latentcap.model.fusion import Fusion, Memory
-from latentcap.model.label_head import LabelHead
+from latentcap.model.label_head import LabelHead, mean_of
 from latentcap.model.routed_fusion import RoutedFusion
 from latentcap.model.stored_backbone import StoredBackbone
 
@@ -64,7 +64,11 @@ class CaptionModel(nn.Module):
         self.summarise_context = nn.Linear(embed_dim, embed_dim)
         self.dropout = nn.Dropout(config.decoder.dropout)
         channels = self.backbone.num_channels
-        self.labels = LabelHead(channels, labels, dropout=config.decoder.dropout, lists=label_lists) if labels else None
+        self.labels = None
+        if labels:
+            self.labels = LabelHead(
+                channels, labels, dropout=config.decoder.dropout, lists=label_lists, pooling=config.label_pooling
+            )
         self.summarise_labels = None
         if config.reads_labels:
             if self.labels is None:
@@ -101,10 +105,11 @@ class CaptionModel(nn.Module):
         region_mask = None
         if view_mask is not None and view_mask.shape[1] > 1:
             region_mask = view_mask.repeat_interleave(regions.shape[1] // view_mask.shape[1], 1)
-        pooled = _mean(regions, region_mask)
+        pooled = mean_of(regions, region_mask)
         summary = self.summarise_image(pooled)
-        if self.labels is not None and self.summarise_labels is not None:
-            summary = summary + self.summarise_labels(self.labels.readings(pooled))
+        found = self.labels(regions, region_mask) if self.labels is not None else None
+        if self.labels is not None and found is not None and self.summarise_labels is not None:
+            summary = summary + self.summarise_labels(self.labels.readings(found).to(summary.dtype))
         fusion = self.decoder.fusion
         visual = fusion.compress_regions(regions, self.backbone.grid)
         if self.context is not None:
@@ -118,7 +123,7 @@ class CaptionModel(nn.Module):
                     empty.new_full((batch, len(fields.categories)), -1),
                 )
             encoded, context_mask = self.context(context)
-            summary = summary + self.summarise_context(_mean(encoded, context_mask))
+            summary = summary + self.summarise_context(mean_of(encoded, context_mask))
             latents = fusion.compress_context(encoded)
         else:
             latents, context_mask = summary.new_zeros(batch, 0, fusion.latent_dim), None
@@ -129,6 +134,7 @@ class CaptionModel(nn.Module):
             context_mask,
             self.dropout(summary),
             pooled,
+            found,
             visual_keys=fusion.region_keys(visual, self.backbone.grid),
             context_keys=fusion.context_keys(latents),
         )
@@ -184,11 +190,3 @@ def build_fusion(config: ModelConfig, *, region_dim: int) -> Fusion:
         route_by=fusion.route_by,
         balance=fusion.balance,
     )
-
-
-def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """(B, S, C) to (B, C), over the positions where mask (B, S) is True."""
-    if mask is None:
-        return values.mean(1)
-    weights = mask.unsqueeze(-1).to(values.dtype)
-    return (values * weights).sum(1) / weights.sum(1).clamp_min(1)

@@ -29,6 +29,7 @@ class Memory:
         context_mask: True for context that exists, (B, M), or None where all does.
         summary: image and context as one vector, (B, E).
         pooled: the mean region, (B, C).
+        labels: logits of the label head's classes, (B, L), where there is one.
         visual_keys: what queries are compared with in place of ``visual``, (B, N, D), or None where it is that.
         context_keys: likewise of ``context``, (B, M, D).
     """
@@ -39,6 +40,7 @@ class Memory:
     context_mask: Tensor | None
     summary: Tensor
     pooled: Tensor | None = None
+    labels: Tensor | None = None
     visual_keys: Tensor | None = None
     context_keys: Tensor | None = None
 

@@ -2,22 +2,32 @@
 
 The decoder may be told what is predicted: ``ModelConfig.reads_labels``.
 
-Dimension letters: B examples, C channels of the regions, L classes of all labels together.
+Dimension letters: B examples, N regions, C their channels, L classes of all labels together.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from latentcap.config import LabelPooling
 from latentcap.data.example import SEVERAL
 from latentcap.model.label_values import values_of
 
 
 class LabelHead(nn.Module):
-    """One linear layer for each label on the mean region: it sees the image alone, no context and no words.
+    r"""One linear layer for each label: it sees the image alone, no context and no words.
+
+    With ``pooling`` "mean" it reads the mean region. With "regions" it reads each of the N regions :math:`r_i`, and a
+    class that one of them shows clearly is there:
+
+    .. math:: z = \log \frac{1}{N} \sum_i \exp (w \cdot \mathrm{norm}(r_i) + b)
+
+    (the smooth maximum of multiple-instance learning; Pinheiro and Collobert 2015, arXiv 1411.6228, equation 2, with
+    r = 1). Either way dropout leaves out channels, the same ones of all regions.
 
     ``classes`` names the values of each label. An unknown value is no target. A label of ``lists`` has any number of
     its values at once, such as the findings of a chest film: its classes are predicted one by one (binary
@@ -36,8 +46,10 @@ class LabelHead(nn.Module):
         *,
         dropout: float,
         lists: Mapping[str, Sequence[float]] | None = None,
+        pooling: LabelPooling = "mean",
     ) -> None:
         super().__init__()
+        self.pooling = pooling
         self.classes = {name: list(values) for name, values in classes.items()}
         self.lists = {name: list(shares) for name, shares in (lists or {}).items() if name in self.classes}
         self.norm = nn.LayerNorm(channels)
@@ -52,10 +64,22 @@ class LabelHead(nn.Module):
                 nn.init.zeros_(head.bias)
                 head.bias.data += self._usual(name)
 
-    def forward(self, pooled: Tensor) -> dict[str, Tensor]:
-        """Mean regions (B, C) to logits (B, number of classes) of each label."""
-        hidden = self.dropout(self.norm(pooled))
-        return {name: head(hidden) for name, head in zip(self.classes, self.heads, strict=True)}
+    def forward(self, regions: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Regions (B, N, C), those that exist where ``mask`` (B, N) is True, to the logits of all labels (B, L)."""
+        if self.pooling == "mean":
+            regions, mask = mean_of(regions, mask).unsqueeze(1), None
+        hidden = self.norm(regions) * self.dropout(regions.new_ones(regions.shape[0], 1, regions.shape[2]))
+        logits = torch.cat([head(hidden) for head in self.heads], -1).float()
+        if regions.shape[1] == 1:
+            return logits.squeeze(1)
+        if mask is None:
+            return logits.logsumexp(1) - math.log(regions.shape[1])
+        logits = logits.masked_fill(~mask.unsqueeze(-1), -torch.inf)
+        return logits.logsumexp(1) - mask.sum(1, keepdim=True).log()
+
+    def by_label(self, logits: Tensor) -> dict[str, Tensor]:
+        """The logits (B, number of classes) of each label among those of all, (B, L)."""
+        return dict(zip(self.classes, logits.split([len(values) for values in self.classes.values()], -1), strict=True))
 
     @property
     def num_classes(self) -> int:
@@ -63,13 +87,13 @@ class LabelHead(nn.Module):
         return sum(map(len, self.classes.values()))
 
     @torch.no_grad()
-    def probabilities(self, pooled: Tensor) -> Tensor:
-        """Mean regions (B, C) to the probabilities of all classes of all labels, (B, L), without gradients."""
-        return torch.cat([self.shares(name, logits).to(pooled.dtype) for name, logits in self(pooled).items()], -1)
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Logits to the probabilities of all classes of all labels, both (B, L), without gradients."""
+        return torch.cat([self.shares(name, part) for name, part in self.by_label(logits).items()], -1)
 
     @torch.no_grad()
-    def readings(self, pooled: Tensor) -> Tensor:
-        """Mean regions (B, C) to what a decoder is told of all classes of all labels, (B, L), without gradients.
+    def readings(self, logits: Tensor) -> Tensor:
+        """Logits to what a decoder is told of all classes of all labels, both (B, L), without gradients.
 
         Probabilities; of a label with several values tanh of half the log-odds beyond those of its share of the
         training examples, from -1 (surely not) over 0 (as probable as in any image) to 1. The probabilities of rare
@@ -77,12 +101,12 @@ class LabelHead(nn.Module):
         are evened out.
         """
         parts = []
-        for name, logits in self(pooled).items():
+        for name, part in self.by_label(logits).items():
             if name in self.lists:
-                parts.append(((logits.float() - self._usual(name).to(logits.device)) / 2).tanh())
+                parts.append(((part - self._usual(name).to(part.device)) / 2).tanh())
             else:
-                parts.append(logits.float().softmax(-1))
-        return torch.cat(parts, -1).to(pooled.dtype)
+                parts.append(part.softmax(-1))
+        return torch.cat(parts, -1)
 
     def _usual(self, name: str) -> Tensor:
         """The log-odds of the classes of a label of ``lists`` in the training examples."""
@@ -90,26 +114,26 @@ class LabelHead(nn.Module):
 
     def shares(self, name: str, logits: Tensor) -> Tensor:
         """The logits of one label's classes to probabilities: each by itself where it may have several values."""
-        return logits.float().sigmoid() if name in self.lists else logits.float().softmax(-1)
+        return logits.sigmoid() if name in self.lists else logits.softmax(-1)
 
-    def loss(self, pooled: Tensor, labels: Sequence[Mapping[str, str]]) -> Tensor:
-        """Mean over the labels of the cross-entropy; missing values are left out. Zero where none is known.
+    def loss(self, logits: Tensor, labels: Sequence[Mapping[str, str]]) -> Tensor:
+        """Mean over the labels of the cross-entropy of logits (B, L); missing values are left out, 0 where all are.
 
         Of a label with several values it is the sum over its classes of binary cross-entropies.
         """
         losses = []
-        for name, logits in self(pooled).items():
-            targets = self.targets(name, labels).to(logits.device)
+        for name, part in self.by_label(logits).items():
+            targets = self.targets(name, labels).to(part.device)
             if name in self.lists:
                 known = targets[:, 0] >= 0
                 if known.any():
                     each = nn.functional.binary_cross_entropy_with_logits(
-                        logits[known].float(), targets[known].float(), reduction="none"
+                        part[known], targets[known].float(), reduction="none"
                     )
                     losses.append(each.sum(1).mean())
             elif (targets >= 0).any():
-                losses.append(nn.functional.cross_entropy(logits.float(), targets, ignore_index=-1))
-        return torch.stack(losses).mean() if losses else pooled.new_zeros(())
+                losses.append(nn.functional.cross_entropy(part, targets, ignore_index=-1))
+        return torch.stack(losses).mean() if losses else logits.new_zeros(())
 
     def targets(self, name: str, labels: Sequence[Mapping[str, str]]) -> Tensor:
         """Class indices (B,) of one label, -1 where it is missing.
@@ -128,15 +152,15 @@ class LabelHead(nn.Module):
         return found
 
     @torch.no_grad()
-    def predict(self, pooled: Tensor) -> list[dict[str, tuple[str, float]]]:
-        """For each example the likeliest class of each label, and its probability.
+    def predict(self, logits: Tensor) -> list[dict[str, tuple[str, float]]]:
+        """Of logits (B, L): for each example the likeliest class of each label, and its probability.
 
         Of a label with several values: all that are more probable than their thresholds, joined as readers join them
         (empty: none), and the probability of the likeliest of those, or of the likeliest of all where none is.
         """
-        found: list[dict[str, tuple[str, float]]] = [{} for _ in range(len(pooled))]
-        for name, logits in self(pooled).items():
-            shares = self.shares(name, logits)
+        found: list[dict[str, tuple[str, float]]] = [{} for _ in range(len(logits))]
+        for name, part in self.by_label(logits).items():
+            shares = self.shares(name, part)
             if name in self.lists:
                 named = shares > self.thresholds[self.span(name)]
                 for row, share, chosen in zip(found, shares, named, strict=True):
@@ -168,3 +192,11 @@ class LabelHead(nn.Module):
             span = self.span(name)
             for place, share in zip(range(span.start, span.stop), shares, strict=True):
                 self.thresholds[place] = probabilities[:, place].float().quantile(1 - share)
+
+
+def mean_of(values: Tensor, mask: Tensor | None) -> Tensor:
+    """(B, S, C) to (B, C), over the positions where mask (B, S) is True."""
+    if mask is None:
+        return values.mean(1)
+    weights = mask.unsqueeze(-1).to(values.dtype)
+    return (values * weights).sum(1) / weights.sum(1).clamp_min(1)

@@ -46,7 +46,7 @@ def search_captions(
     rows = memory, torch.arange(len(memory.summary), device=device)
     wording = resolve(config, tokenizer)
     weight = 0.0 if config.sample else config.guidance
-    guidance = Guidance.of(model.labels, memory.pooled, tokenizer, weight)
+    guidance = Guidance.of(model.labels, memory.labels, tokenizer, weight)
 
     def step(tokens: Tensor, state: Any, ids: Tensor) -> tuple[Tensor, Any, Any]:
         nonlocal rows

@@ -59,16 +59,16 @@ class Guidance:
 
     @classmethod
     def of(
-        cls, head: LabelHead | None, pooled: Tensor | None, tokenizer: CaptionTokenizer, weight: float
+        cls, head: LabelHead | None, logits: Tensor | None, tokenizer: CaptionTokenizer, weight: float
     ) -> Guidance | None:
-        """What a model's label head says of mean regions; None where it knows no words of the vocabulary."""
-        words = {} if not weight or pooled is None else words_of(head, tokenizer)
-        if head is None or pooled is None or not words:
+        """What a model's label head says with its logits (B, L); None where it knows no words of the vocabulary."""
+        words = {} if not weight or logits is None else words_of(head, tokenizer)
+        if head is None or logits is None or not words:
             return None
         return cls(
-            head.probabilities(pooled).float()[:, head.span(WORDS)][:, list(words)],
-            rarity_of(head, words).to(pooled.device),
-            torch.tensor(list(words.values()), device=pooled.device),
+            head.probabilities(logits)[:, head.span(WORDS)][:, list(words)],
+            rarity_of(head, words).to(logits.device),
+            torch.tensor(list(words.values()), device=logits.device),
             weight,
         )
 

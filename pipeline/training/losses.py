@@ -45,8 +45,8 @@ def training_loss(
     if settings.caption_weight > 0 and words:  # else no example of the batch has a caption
         own = caption_loss(model, memory, tokens, settings=settings, progress=progress, taught=taught)
         loss = settings.caption_weight * share * own
-    if labels and model.labels is not None and memory.pooled is not None:
-        parts["label_loss"] = model.labels.loss(memory.pooled, labels)
+    if labels and model.labels is not None and memory.labels is not None:
+        parts["label_loss"] = model.labels.loss(memory.labels, labels)
         loss = loss + settings.label_weight * parts["label_loss"]
     return loss, parts
 

@@ -260,8 +260,8 @@ class CaptionModule(L.LightningModule):
             captions = [(self.tokenizer.decode(best.tokens), best.score) for best, *_ in found]
             self.metrics.update([text for text, _ in captions], batch.references, ids=index)
         head, labels, shares = self.model.labels, [], []
-        if head is not None and memory.pooled is not None:
-            labels, shares = head.predict(memory.pooled), head.probabilities(memory.pooled).tolist()
+        if head is not None and memory.labels is not None:
+            labels, shares = head.predict(memory.labels), head.probabilities(memory.labels).tolist()
         records = caption_records(index, self._examples(batch, split), captions, labels)
         self.captions += [
             record | {"shares": row} for record, row in zip(records, shares or [None] * len(records), strict=True)
