@@ -160,3 +160,9 @@ def test_other_places_of_positions_are_said(old: tuple[Path, CaptionModel]) -> N
     told = start_model(model_of(fusion=FusionConfig(2, 2, position="latents")), old[0], tiny_tokenizer())
     assert "positions are in latents, there in keys" in told
     assert "positions are in" not in start_model(model_of(), old[0], tiny_tokenizer())
+
+
+def test_labels_that_are_read_from_other_places_are_said(old: tuple[Path, CaptionModel]) -> None:
+    told = start_model(model_of(label_pooling="regions"), old[0], tiny_tokenizer())
+    assert "labels are read from regions, there from mean" in told
+    assert "labels are read" not in start_model(model_of(), old[0], tiny_tokenizer())

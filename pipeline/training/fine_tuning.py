@@ -119,6 +119,8 @@ def start_model(model: CaptionModel, folder: Path, words: CaptionTokenizer, cont
     overlaps = [_overlap("words", old_words.vocab, words.vocab)]
     places_here, places_there = model.config.fusion.position, settings.fusion.position
     overlaps += [f"positions are in {places_here}, there in {places_there}"] if places_here != places_there else []
+    if labels and old_labels and model.config.label_pooling != settings.label_pooling:
+        overlaps.append(f"labels are read from {model.config.label_pooling}, there from {settings.label_pooling}")
     for kind, before, after in (
         ("numbers", old_fields.numbers, fields.numbers),
         ("categories", _values(old_fields.categories), _values(fields.categories)),
