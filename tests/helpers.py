@@ -48,12 +48,13 @@ def tiny_captioner(*, fields: ContextFields | None = None, **changes: object) ->
     return Captioner(model, tokenizer=tokenizer, image=ImageConfig(size=(64, 64), mean=(0.5,) * 3, std=(0.5,) * 3))
 
 
-def seeing_captioner() -> Captioner:
-    """One whose label head sees words of its vocabulary, and one more."""
+def seeing_captioner(**changes: object) -> Captioner:
+    """One whose label head sees, in each region, words of its vocabulary, and one more."""
     words = {"words": ["circle", "green", "kangaroo", "left", "red", "star"], "plane": ["axial", "coronal"]}
     shares = {"words": [0.3, 0.2, 0.01, 0.4, 0.25, 0.05]}
-    captioner = tiny_captioner()
-    model = CaptionModel(tiny_config(), vocab_size=len(captioner.tokenizer), labels=words, label_lists=shares)
+    captioner = tiny_captioner(label_pooling="regions", **changes)
+    config = captioner.model.config
+    model = CaptionModel(config, vocab_size=len(captioner.tokenizer), labels=words, label_lists=shares)
     model.load_state_dict(captioner.model.state_dict(), strict=False)
     assert model.labels is not None
     torch.nn.init.normal_(model.labels.heads[0].weight, std=0.3)

@@ -91,6 +91,7 @@ MODELS: dict[str, Callable[[], Captioner]] = {
     ),
     "labels": with_labels,
     "guided": seeing_captioner,
+    "guided, several views": lambda: seeing_captioner(max_views=2),
     "pruned": pruned,
     "gates of heads": lambda: with_gates("heads", "latents"),
     "a gate of the output, position in keys": lambda: with_gates("output", "keys"),
