@@ -162,7 +162,13 @@ def test_other_places_of_positions_are_said(old: tuple[Path, CaptionModel]) -> N
     assert "positions are in" not in start_model(model_of(), old[0], tiny_tokenizer())
 
 
-def test_labels_that_are_read_from_other_places_are_said(old: tuple[Path, CaptionModel]) -> None:
-    told = start_model(model_of(label_pooling="regions"), old[0], tiny_tokenizer())
-    assert "labels are read from regions, there from mean" in told
-    assert "labels are read" not in start_model(model_of(), old[0], tiny_tokenizer())
+def test_a_label_head_that_reads_something_else_starts_anew(old: tuple[Path, CaptionModel]) -> None:
+    folder, before = old
+    model = model_of(label_pooling="regions", reads_labels=True, max_views=2)
+    told = start_model(model, folder, tiny_tokenizer())
+    assert "the label head starts anew: it reads regions, there mean" in told
+    assert model.labels is not None
+    assert before.labels is not None
+    assert not torch.equal(model.labels.heads[0].weight, before.labels.heads[0].weight)
+    torch.testing.assert_close(model.decoder.state_dict(), before.decoder.state_dict())
+    assert "anew" not in start_model(model_of(), folder, tiny_tokenizer())

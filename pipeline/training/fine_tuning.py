@@ -108,19 +108,23 @@ def start_model(model: CaptionModel, folder: Path, words: CaptionTokenizer, cont
     state = {old.tensors.get(name, name): value for name, value in read_tensors(folder / "model.safetensors").items()}
     _shift_numbers(state, old_fields, fields)
     other = _load_other_networks(model, settings, folder, context_tokenizer)
+    anew = bool(labels and old_labels) and model.config.label_pooling != settings.label_pooling
     fresh: list[str] = []
     unread = set(state)
     for own_name, value in model.state_dict().items():
         name = new.tensors.get(own_name, own_name)
         unread.discard(name)
-        source = None if name.startswith(tuple(other)) else state.get(name)
+        other_head = anew and own_name.startswith("labels.")
+        source = None if other_head or name.startswith(tuple(other)) else state.get(name)
         if source is None or not _copy(source, value, old.entries.get(name), new.entries.get(name)):
             fresh.append(own_name)
     overlaps = [_overlap("words", old_words.vocab, words.vocab)]
     places_here, places_there = model.config.fusion.position, settings.fusion.position
     overlaps += [f"positions are in {places_here}, there in {places_there}"] if places_here != places_there else []
-    if labels and old_labels and model.config.label_pooling != settings.label_pooling:
-        overlaps.append(f"labels are read from {model.config.label_pooling}, there from {settings.label_pooling}")
+    if anew:
+        overlaps.append(
+            f"the label head starts anew: it reads {model.config.label_pooling}, there {settings.label_pooling}"
+        )
     for kind, before, after in (
         ("numbers", old_fields.numbers, fields.numbers),
         ("categories", _values(old_fields.categories), _values(fields.categories)),
