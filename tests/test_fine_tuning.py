@@ -17,6 +17,7 @@ from latentcap.data.errors import UserError
 from latentcap.model.caption_model import CaptionModel
 from latentcap.training.fine_tuning import start_model
 from latentcap.training.module import CaptionModule
+from latentcap.training.optim import OptimConfig
 from tests.helpers import tiny_config, tiny_tokenizer
 
 OLD_FIELDS = ContextFields(
@@ -172,3 +173,9 @@ def test_a_label_head_that_reads_something_else_starts_anew(old: tuple[Path, Cap
     assert not torch.equal(model.labels.heads[0].weight, before.labels.heads[0].weight)
     torch.testing.assert_close(model.decoder.state_dict(), before.decoder.state_dict())
     assert "anew" not in start_model(model_of(), folder, tiny_tokenizer())
+    frozen = OptimConfig(frozen=["labels"])
+    with pytest.raises(
+        UserError, match=r"reads mean, this run's would read regions.*--model\.model\.label_pooling mean"
+    ):
+        CaptionModule(tiny_config(label_pooling="regions"), optim=frozen, start_from=str(folder))
+    CaptionModule(tiny_config(), optim=frozen, start_from=str(folder))

@@ -32,9 +32,11 @@ COUNTED_BY_NAME = (
 WORD_TABLES = ("decoder.embedding.weight", "decoder.bias", "context.embedding.weight")
 
 
-def check_sizes(config: ModelConfig, folder: Path) -> None:
-    """Raises UserError where no tensor of the folder's decoder would fit a model of these settings."""
-    there = read_settings(folder).decoder
+def check_start(config: ModelConfig, folder: Path, *, frozen: Sequence[str] = ()) -> None:
+    """Raises UserError where no tensor of the folder's decoder would fit a model of these settings, or a part that is
+    to stay as it is could not be that of the folder."""
+    settings = read_settings(folder)
+    there = settings.decoder
     names = ("embed_dim", "hidden_dim")
     differ = [name for name in names if getattr(there, name) != getattr(config.decoder, name)]
     if differ:
@@ -44,6 +46,12 @@ def check_sizes(config: ModelConfig, folder: Path) -> None:
         raise UserError(
             f"model.start_from {folder} has {have}, this run {here}: its weights do not fit. Give {options}, or leave "
             "out model.start_from to train anew."
+        )
+    if "labels" in frozen and settings.label_pooling != config.label_pooling:
+        raise UserError(
+            f"model.start_from {folder} has a label head that reads {settings.label_pooling}, this run's would read "
+            f"{config.label_pooling}, and model.optim.frozen keeps it as it is. Give --model.model.label_pooling "
+            f"{settings.label_pooling}, or train the head first (--config words)."
         )
 
 

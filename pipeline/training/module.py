@@ -37,7 +37,7 @@ from latentcap.search.captions import search_captions
 from latentcap.search.config import SearchConfig
 from latentcap.search.generation import Hypothesis
 from latentcap.training.cached_regions import frozen_layers
-from latentcap.training.fine_tuning import check_sizes, start_model
+from latentcap.training.fine_tuning import check_start, start_model
 from latentcap.training.learned import KEY, Learned
 from latentcap.training.losses import next_word_loss, training_loss
 from latentcap.training.optim import OptimConfig, Stages, build_optimizer, learns_labels, warmup_cosine
@@ -72,10 +72,10 @@ class CaptionModule(L.LightningModule):
         start = find_model(start_from) if start_from else None
         if model is None:
             model = read_settings(start) if start else ModelConfig()
-        elif start:
-            check_sizes(model, start)
-        self.config = model
         self.optim = optim or OptimConfig()
+        if start:
+            check_start(model, start, frozen=self.optim.frozen)
+        self.config = model
         self.search = search or SearchConfig(max_length=model.decoder.max_length)
         self.start_from = start
         self.resume_from: str | None = None  # a checkpoint, whose vocabulary, fields and classes the model has
