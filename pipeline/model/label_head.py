@@ -75,7 +75,7 @@ class LabelHead(nn.Module):
         if mask is None:
             return logits.logsumexp(1) - math.log(regions.shape[1])
         logits = logits.masked_fill(~mask.unsqueeze(-1), -torch.inf)
-        return logits.logsumexp(1) - mask.to(logits.dtype).sum(1, keepdim=True).log()
+        return logits.logsumexp(1) - mask.to(logits.dtype).sum(1, keepdim=True).clamp_min(1).log()
 
     def by_label(self, logits: Tensor) -> dict[str, Tensor]:
         """The logits (B, number of classes) of each label among those of all, (B, L)."""
