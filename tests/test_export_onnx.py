@@ -119,8 +119,9 @@ def test_the_same_captions_in_any_batch(name: str, tmp_path: Path) -> None:
     {"length_penalty": 0.0}, {"min_length": 6}, {"max_length": 3}, {"max_length": 2, "min_length": 2, "beam_size": 1},
     {"beam_size": 16, "length_penalty": 2.0}, {"guidance": 0.0}, {"guidance": 3.0, "max_length": 1},
 ])  # fmt: skip
-def test_the_same_search(search: dict[str, Any], tmp_path: Path) -> None:
-    captioner = seeing_captioner()
+@pytest.mark.parametrize("make", [tiny_captioner, seeing_captioner])
+def test_the_same_search(make: Callable[[], Captioner], search: dict[str, Any], tmp_path: Path) -> None:
+    captioner = make()
     paths = pictures(tmp_path, 5)
     exported(captioner, tmp_path)
     expected = captioner.caption([str(path) for path in paths], **search)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -37,9 +38,11 @@ def runtime() -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bits", [32, 8])
-def test_the_page_captions_as_python_does(bits: int, browser: Any, runtime: Path, tmp_path: Path) -> None:
-    seeing_captioner().save(tmp_path / "model")
+@pytest.mark.parametrize(("make", "bits"), [(tiny_captioner, 32), (tiny_captioner, 8), (seeing_captioner, 32)])
+def test_the_page_captions_as_python_does(
+    make: Callable[[], Captioner], bits: int, browser: Any, runtime: Path, tmp_path: Path
+) -> None:
+    make().save(tmp_path / "model")
     (tmp_path / "images").mkdir()
     paths = [tmp_path / "images" / f"{number}.png" for number in range(10)]
     for number, path in enumerate(paths):

@@ -94,4 +94,4 @@ def test_a_row_whose_image_is_gone_fails_alone(bucket: tuple[str, Path], model: 
     assert main(["--model", str(model), "--output", str(output), "--quiet", str(table)]) == 3
     errors = [json.loads(line) for line in (tmp_path / "out.jsonl.run" / "errors.jsonl").read_text().splitlines()]
     assert [error["file"] for error in errors] == ["s3://photos/images/gone.png"]
-    assert "does not exist" in errors[0]["error"]  # in the words of the server, or ours where its library has none
+    assert errors[0]["error"] == "does not exist, or may not be read"

@@ -107,9 +107,11 @@ class CaptionModel(nn.Module):
             region_mask = view_mask.repeat_interleave(regions.shape[1] // view_mask.shape[1], 1)
         pooled = mean_of(regions, region_mask)
         summary = self.summarise_image(pooled)
-        found = self.labels(regions, region_mask) if self.labels is not None else None
-        if self.labels is not None and found is not None and self.summarise_labels is not None:
-            summary = summary + self.summarise_labels(self.labels.readings(found).to(summary.dtype))
+        found = None
+        if self.labels is not None:
+            found = self.labels(regions, region_mask)
+            if self.summarise_labels is not None:
+                summary = summary + self.summarise_labels(self.labels.readings(found).to(summary.dtype))
         fusion = self.decoder.fusion
         visual = fusion.compress_regions(regions, self.backbone.grid)
         if self.context is not None:
