@@ -238,7 +238,10 @@ def test_only_what_failed_is_tried_again(caption: Program, photos: Path, capsys:
     (photos / "broken.png").write_text("no image")
     assert caption(photos, "--retry-failed") == 0
     assert "nothing has failed" in capsys.readouterr().err
+    (photos / "film.mp4").write_text("x")
     assert caption(photos) == 3
+    skipped, manifest = (caption.folder / name for name in ("skipped.jsonl", "manifest.json"))
+    of_all = skipped.read_text(), json.loads(manifest.read_text())["input"]
     Image.new("RGB", (8, 8)).save(photos / "broken.png")
     Image.new("RGB", (8, 8)).save(photos / "later.png")
     assert caption(photos, "--retry-failed", "--dry-run") == 0
@@ -246,6 +249,7 @@ def test_only_what_failed_is_tried_again(caption: Program, photos: Path, capsys:
     assert caption(photos, "--retry-failed") == 0
     assert [line["file"] for line in caption.lines][5:] == ["broken.png"]
     assert not (caption.folder / "errors.jsonl").exists()
+    assert (skipped.read_text(), json.loads(manifest.read_text())["input"]) == of_all  # of the run that saw all
     with pytest.raises(UserError, match="give one of them"):
         caption(photos, "--retry-failed", "--overwrite")
 

@@ -38,13 +38,22 @@ class Run:
     Blocks are formed across files and folders by their place in the inputs, whatever was done before, and an
     interrupted block is computed whole again: numbers can differ in the last digit with the other images of a batch,
     and so the journal ends the same as without the interruption, byte for byte.
+
+    ``whole`` is False where ``inputs`` are only some of those of earlier runs: what was skipped then stays written.
     """
 
     def __init__(
-        self, inputs: Iterable[Input], output: Output, folder: RunFolder, *, block: int, quiet: bool = False
+        self,
+        inputs: Iterable[Input],
+        output: Output,
+        folder: RunFolder,
+        *,
+        block: int,
+        quiet: bool = False,
+        whole: bool = True,
     ) -> None:
         self.inputs, self.output, self.folder = inputs, output, folder
-        self.block, self.quiet = block, quiet
+        self.block, self.quiet, self.whole = block, quiet, whole
         self.journal, self.errors = output.journal, folder.errors
         self.summary = Summary()
         if not self.journal.path.exists():  # somebody has removed the output: a new start
@@ -106,9 +115,11 @@ class Run:
                     self.summary.write(self.folder.path, "interrupted")
         if not self.summary.interrupted:
             self._drop_mended_errors()
-            self._write_skipped()
+            seen = {"names": self.summary.seen, "sha256": self._names.copy().hexdigest()}
+            if self.whole:
+                self._write_skipped()
             self.output.finish(quiet=self.quiet)
-            self._update("complete", input={"names": self.summary.seen, "sha256": self._names.copy().hexdigest()})
+            self._update("complete", **({"input": seen} if self.whole else {}))
             self.summary.write(self.folder.path, "complete")
 
     def _caption(self, pool: Pool, stop: Stop, total: Callable[[], int | None]) -> None:

@@ -105,7 +105,8 @@ def caption(options: argparse.Namespace, shard: Shard, make_engine: MakeEngine) 
         if options.overwrite:  # now that nothing else in the command can be wrong
             output.clear()
             folder.clear()
-        run = Run(inputs, output, folder, block=engine.block(few), quiet=options.quiet)
+        whole = not options.retry_failed
+        run = Run(inputs, output, folder, block=engine.block(few), quiet=options.quiet, whole=whole)
         folder.begin(wanted, empty=not run.summary.resumed)
         folder.update(inputs=options.images, model_folder=str(options.model))
         if options.changed and (changed := run.renew(inputs)) and not options.quiet:
