@@ -18,7 +18,7 @@ from latentcap.data.batches.image_config import ImageConfig
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
 from latentcap.model.caption_model import CaptionModel
-from latentcap.training.teachers import Teachers
+from latentcap.training.teachers import Lesson, Teachers
 from tests.helpers import tiny_config, tiny_tokenizer
 
 EXAMPLES = [
@@ -108,7 +108,13 @@ def test_a_real_text_encoder_from_a_local_folder(tmp_path: Path) -> None:
     after = loaded.caption([image] * 4, texts, beam_size=1)
     assert [c.score for c in before] == pytest.approx([c.score for c in after], abs=1e-4)
     assert before[0].score != before[2].score
-    teach = partial(Teachers, [str(tmp_path / "model")], tokenizer=tokenizer, device=torch.device("cpu"))
+    teach = partial(
+        Teachers,
+        [str(tmp_path / "model")],
+        tokenizer=tokenizer,
+        lesson=Lesson(captions=True, labels=False),
+        device=torch.device("cpu"),
+    )
     assert teach(model, context_tokenizer=captioner.context_tokenizer).models  # wherever the encoder lies
     with pytest.raises(UserError, match="another context than this run"):
         teach(CaptionModel(tiny_config(), vocab_size=len(tokenizer), fields=ContextFields()))

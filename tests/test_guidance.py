@@ -31,7 +31,7 @@ def gained(seen: list[float], words: tuple[int, ...], weight: float) -> tuple[fl
     said = [words.count(word) * rare for word, rare in zip(IDS, RARITY, strict=True)]
     true = [p * rare for p, rare in zip(seen, RARITY, strict=True)]
     cosine = sum(a * b for a, b in zip(said, true, strict=True)) / (math.hypot(*said) * math.hypot(*true) or 1)
-    return sum(worth[word] for word in {*words} & {*IDS}), 3 * weight * cosine
+    return sum(worth[word] for word in {*words} & {*IDS}), 6 * weight * cosine
 
 
 @pytest.mark.parametrize("weight", [0.5, 4.0])
@@ -40,19 +40,23 @@ def test_guided_beams_find_what_an_exhaustive_search_finds(weight: float, length
     scores = Scores(4, seed=3)
     config = SearchConfig(beam_size=200, max_length=4, length_penalty=length_penalty)
     guide = guidance(weight, 4)
-    found = guide.ranked(run(scores, config, gain=guide.gain))
+    found = run(scores, config, gain=guide.gain)
     changed = 0
-    for example, hypotheses in enumerate(found):
+    for example, (on_the_way, at_the_end) in enumerate(zip(found, guide.ranked(found), strict=True)):
         seen = [(guide.worth / weight / torch.tensor(RARITY) + 0.2)[example, place].item() for place in range(2)]
         plain = exhaustive(scores, example, config)
-        ranked = []
-        for score, words in plain:
-            length = (len(words) + 1) ** length_penalty
-            way, end = gained(seen, words, weight)
-            ranked.append((score + way / length + end, words))
-        expected = [words for _, words in sorted(ranked, reverse=True)][:5]
-        assert [tuple(hypothesis.tokens) for hypothesis in hypotheses[:5]] == expected
-        changed += expected[0] != plain[0][1]
+        gains = [gained(seen, words, weight) for _, words in plain]
+        lengths = [(len(words) + 1) ** length_penalty for _, words in plain]
+        ways = [score + way / length for (score, _), (way, _), length in zip(plain, gains, lengths, strict=True)]
+        ends = [score + end for (score, _), (_, end) in zip(plain, gains, strict=True)]
+        for ranks, hypotheses in ((ways, on_the_way), (ends, at_the_end)):
+            expected = [words for _, words in sorted(zip(ranks, (words for _, words in plain), strict=True))[:-6:-1]]
+            assert [tuple(hypothesis.tokens) for hypothesis in hypotheses[:5]] == expected
+            changed += expected[0] != plain[0][1]
+        own = {words: score for score, words in plain}
+        assert all(
+            hypothesis.score == pytest.approx(own[tuple(hypothesis.tokens)], abs=1e-5) for hypothesis in at_the_end
+        )
     assert changed  # the guidance says something
 
 

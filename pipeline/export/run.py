@@ -204,7 +204,7 @@ def search(
         states = [value[stay] for value in states]
     if guide is not None:
         for example, entries in enumerate(found):
-            entries.sort(key=lambda entry: -entry[0] - guide.agreement(example, entry[1]))
+            entries.sort(key=lambda entry: -entry[2] - guide.agreement(example, entry[1]))
     return [(words, score) for (_, words, score), *_ in found]
 
 

@@ -116,23 +116,35 @@ class LabelHead(nn.Module):
         """The logits of one label's classes to probabilities: each by itself where it may have several values."""
         return logits.sigmoid() if name in self.lists else logits.softmax(-1)
 
-    def loss(self, logits: Tensor, labels: Sequence[Mapping[str, str]]) -> Tensor:
+    def loss(
+        self,
+        logits: Tensor,
+        labels: Sequence[Mapping[str, str]],
+        *,
+        taught: Tensor | None = None,
+        teacher_weight: float = 0.0,
+    ) -> Tensor:
         """Mean over the labels of the cross-entropy of logits (B, L); missing values are left out, 0 where all are.
 
-        Of a label with several values it is the sum over its classes of binary cross-entropies.
+        Of a label with several values it is the sum over its classes of binary cross-entropies. Where teachers gave
+        probabilities ``taught`` (B, L), ``teacher_weight`` of what is learned are those.
         """
-        losses = []
+        losses, given = [], {} if taught is None else self.by_label(taught)
         for name, part in self.by_label(logits).items():
             targets = self.targets(name, labels).to(part.device)
-            if name in self.lists:
-                known = targets[:, 0] >= 0
-                if known.any():
-                    each = nn.functional.binary_cross_entropy_with_logits(
-                        part[known], targets[known].float(), reduction="none"
-                    )
-                    losses.append(each.sum(1).mean())
-            elif (targets >= 0).any():
-                losses.append(nn.functional.cross_entropy(part, targets, ignore_index=-1))
+            several = name in self.lists
+            known = (targets[:, 0] if several else targets) >= 0
+            if not known.any():
+                continue
+            part, targets = part[known], targets[known]
+            wanted = (targets if several else nn.functional.one_hot(targets, part.shape[1])).float()
+            if name in given:
+                wanted = torch.lerp(wanted, given[name][known].float(), teacher_weight)
+            if several:
+                each = nn.functional.binary_cross_entropy_with_logits(part, wanted, reduction="none")
+                losses.append(each.sum(1).mean())
+            else:
+                losses.append(nn.functional.cross_entropy(part, wanted))
         return torch.stack(losses).mean() if losses else logits.new_zeros(())
 
     def targets(self, name: str, labels: Sequence[Mapping[str, str]]) -> Tensor:

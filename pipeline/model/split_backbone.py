@@ -70,6 +70,13 @@ def split_at_first_trained(net: nn.Module, features: Callable[[Tensor], Tensor],
     return SplitBackbone(stem, tail, (shape[2], shape[3], shape[1]))
 
 
+def cut_like(net: nn.Module, other: SplitBackbone) -> SplitBackbone:
+    """A network of the same layers as that of ``other``, cut at the same place."""
+    layers, first = layers_in_order(net), len(other.stem)
+    tail = layers[first : first + len(other.tail)]
+    return SplitBackbone(nn.Sequential(*layers[:first]), nn.Sequential(*tail), other.shape)
+
+
 def layers_in_order(net: nn.Module) -> list[nn.Module]:
     """The layers and blocks of a network as it declares them; sequences, and sequences in them, are taken apart."""
     found: list[nn.Module] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any
 
 import torch
@@ -17,7 +16,6 @@ from latentcap.model.fusion import Attention, Memory
 from latentcap.search.config import SearchConfig
 from latentcap.search.generation import Hypothesis, search
 from latentcap.search.guidance import Guidance
-from latentcap.search.hypotheses import ranking_score
 from latentcap.search.wording import resolve
 
 
@@ -76,9 +74,6 @@ def search_captions(
         # Diverse beams have an order of their own: the best of each group first.
         ranked = guidance.ranked(found) if config.beam_groups == 1 else found
         found = [hypotheses[: config.num_captions] for hypotheses in ranked]
-        for hypothesis in chain.from_iterable(found):  # what people read is the log-probability alone
-            scores = hypothesis.token_scores
-            hypothesis.score = ranking_score(sum(scores), len(scores), config.length_penalty)
     return found
 
 

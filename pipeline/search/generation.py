@@ -6,6 +6,7 @@ Dimension letters: see ``selection.py``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from latentcap.search.config import SearchConfig
 from latentcap.search.constraints import NoRepeat, Required, Rule
-from latentcap.search.hypotheses import Hypothesis, Record
+from latentcap.search.hypotheses import Hypothesis, Record, ranking_score
 from latentcap.search.selection import Beams, BestBeams, Choice, Chooser, DiverseBeams, RequiredBeams, Sampler
 
 
@@ -67,7 +68,7 @@ def search(
 
     Returns:
         For each example, ``num_captions`` hypotheses, best first; of diverse beams the best of each group first. With
-        ``gain`` all that were found.
+        ``gain`` all that were found, in the order of what they were ranked by, which their scores are without.
     """
     rules = [*rules, *([NoRepeat(config.no_repeat_ngram)] if config.no_repeat_ngram else []), *filter(None, [required])]
     lanes = config.num_captions if config.sample else config.beam_groups
@@ -98,8 +99,13 @@ def search(
         if len(going) < len(beams.ids):
             rows = torch.tensor(going, device=device)
             beams, state = beams.select(rows), state.select(rows)
-    most = config.num_captions if gain is None else None
-    return [record.results(example, most, keep_attention) for example in range(batch)]
+    if gain is None:
+        return [record.results(example, config.num_captions, keep_attention) for example in range(batch)]
+    found = [record.results(example, None, keep_attention) for example in range(batch)]
+    for hypothesis in chain.from_iterable(found):
+        scores = hypothesis.token_scores
+        hypothesis.score = ranking_score(sum(scores), len(scores), config.length_penalty)
+    return found
 
 
 def _chooser(

@@ -17,7 +17,7 @@ from latentcap.search.hypotheses import Hypothesis
 
 UNSURE = 0.2  # a word that the head gives less than this probability costs something
 LEAST_SHARE = 1e-4  # of the training examples
-WHOLE = 3.0  # what a whole caption's agreement weighs beside that of a word
+WHOLE = 6.0  # what a whole caption's agreement weighs beside that of a word
 
 
 def words_of(head: LabelHead | None, tokenizer: CaptionTokenizer) -> dict[int, int]:
@@ -40,8 +40,8 @@ class Guidance:
 
     .. math:: \lambda \, (p_w - 0.2) \, \log(1 / d_w)
 
-    nats to a beam that has not written it. The captions found are then ranked by what they were ranked by and
-    :math:`3 \lambda` times the cosine between their counts of the head's words and :math:`p`, both weighed by
+    nats to a beam that has not written it. The captions found are then ranked by their own score, without that, and
+    :math:`6 \lambda` times the cosine between their counts of the head's words and :math:`p`, both weighed by
     :math:`\log(1 / d_w)`: what CIDEr would say of single words if the head were right. Words that the head does not
     know count for nothing.
 

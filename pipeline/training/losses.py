@@ -6,6 +6,7 @@ Dimension letters: see ``latent_attention.py``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,6 +20,15 @@ from latentcap.training.optim import OptimConfig
 from latentcap.training.processes import share_of
 
 
+@dataclass(frozen=True)
+class Taught:
+    """What teachers think likely: of each of the W words of a batch's captions, (W, V), and of each class of its
+    examples' labels, (B, L); None where they do not teach it."""
+
+    words: Tensor | None = None
+    labels: Tensor | None = None
+
+
 def training_loss(
     model: CaptionModel,
     memory: Memory,
@@ -27,7 +37,7 @@ def training_loss(
     labels: Sequence[Mapping[str, str]],
     settings: OptimConfig,
     progress: float,
-    taught: Tensor | None = None,
+    taught: Taught | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The sum of all that is asked for, and its parts that are worth a curve of their own.
 
@@ -36,17 +46,20 @@ def training_loss(
         tokens: their captions, (B, G, T), from ``<bos>`` to ``<eos>``.
         labels: of each example, for the label head; none where it does not learn.
         progress: how much of the training is done, 0 to 1.
-        taught: probabilities of each word that teachers give, (W, V), where there are any.
+        taught: what teachers give, where there are any.
     """
     parts: dict[str, Tensor] = {}
+    taught = taught or Taught()
     loss = memory.summary.new_zeros((), dtype=torch.float32)
     words = (tokens[..., 1:] != 0).sum()
     share = share_of(words)  # asked for by all processes, for they wait for each other
     if settings.caption_weight > 0 and words:  # else no example of the batch has a caption
-        own = caption_loss(model, memory, tokens, settings=settings, progress=progress, taught=taught)
+        own = caption_loss(model, memory, tokens, settings=settings, progress=progress, taught=taught.words)
         loss = settings.caption_weight * share * own
     if labels and model.labels is not None and memory.labels is not None:
-        parts["label_loss"] = model.labels.loss(memory.labels, labels)
+        parts["label_loss"] = model.labels.loss(
+            memory.labels, labels, taught=taught.labels, teacher_weight=settings.teacher_weight
+        )
         loss = loss + settings.label_weight * parts["label_loss"]
     return loss, parts
 

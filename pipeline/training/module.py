@@ -42,7 +42,7 @@ from latentcap.training.learned import KEY, Learned
 from latentcap.training.losses import next_word_loss, training_loss
 from latentcap.training.optim import OptimConfig, Stages, build_optimizer, learns_labels, warmup_cosine
 from latentcap.training.self_critical import SelfCritical
-from latentcap.training.teachers import Teachers
+from latentcap.training.teachers import Lesson, Teachers
 from latentcap.training.validation import caption_records, of_all_processes, write_records
 from latentcap.training.worth import Worth, little
 
@@ -140,6 +140,10 @@ class CaptionModule(L.LightningModule):
                 self.model,
                 tokenizer=self.tokenizer,
                 context_tokenizer=self.context_tokenizer,
+                lesson=Lesson(
+                    captions=self.optim.caption_weight > 0,
+                    labels=self.model.labels is not None and learns_labels(self.optim),
+                ),
                 device=device,
             )
         self._prepare_data(data)
@@ -223,7 +227,7 @@ class CaptionModule(L.LightningModule):
                 labels=[example.labels for example in self._examples(batch, "train")] if taught else (),
                 settings=self.optim,
                 progress=self._progress,
-                taught=self._teachers.probabilities(batch) if self._teachers is not None else None,
+                taught=self._teachers(batch) if self._teachers is not None else None,
             )
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
         for name, value in parts.items():

@@ -48,9 +48,9 @@ class OptimConfig:
             about as much attention over a caption as any other.
         scheduled_sampling: probability, at the end of training, that an input word is the model's own guess; it rises
             from 0. Guesses come from a first parallel pass (Mihaylova & Martins 2019), so there is no loop over time.
-        teachers: model folders whose probabilities of each word are learned, too (:class:`Teachers`): of other seeds,
-            say, with the same words and CNN, which stays as it is.
-        teacher_weight: how much of what is learned they give; the rest are the true words.
+        teachers: model folders whose probabilities of each word and label are learned, too (:class:`Teachers`): of
+            other seeds, say, with the same words, labels and CNN.
+        teacher_weight: how much of what is learned they give; the rest are the true words and labels.
         self_critical: train on this many captions that the model samples of each image, and rewards, in place of the
             true ones (2 or more; for fine-tuning a trained model at a tenth of its rate). 0 is off.
         self_critical_epoch: the epoch from which it does, so that one run learns from true captions first.
@@ -106,10 +106,10 @@ class OptimConfig:
                 "model.optim.caption_weight and model.optim.label_weight are both 0: nothing would be learned. Set one "
                 "of them above 0."
             )
-        if self.teachers and (not self.caption_weight or (self.self_critical and not self.self_critical_epoch)):
+        if self.teachers and self.self_critical and not self.self_critical_epoch:
             raise UserError(
-                "model.optim.teachers teach the words of true captions, and this run learns from none: set "
-                "model.optim.caption_weight or model.optim.self_critical_epoch above 0, or leave teachers out."
+                "model.optim.teachers teach true words, and this run learns from rewards alone: set "
+                "model.optim.self_critical_epoch above 0, or leave teachers out."
             )
         if self.self_critical == 1 or self.self_critical < 0:
             raise UserError(
