@@ -89,21 +89,26 @@ class Teachers:
     def __call__(self, batch: Batch) -> Taught:
         """Their mean probabilities of each word of the batch's captions, and of each class of its labels."""
         inputs, words = batch.tokens[..., :-1], batch.tokens[..., 1:] != 0
-        found: dict[str, list[Tensor]] = {"words": [], "labels": []}
+        said: list[Tensor] = []
+        seen: list[Tensor] = []
         for teacher in self.models:
             given, head = batch.inputs(), teacher.labels
             if self.lesson.captions:
                 memory = teacher.encode(**given)
                 hidden, _ = teacher.decoder(inputs, memory, maps=False)
-                found["words"].append(word_logits(teacher.decoder, hidden[words]).float().softmax(-1))
+                said.append(word_logits(teacher.decoder, hidden[words]).float().softmax(-1))
                 logits = memory.labels
             else:
                 logits = teacher.label_logits(**{name: value for name, value in given.items() if name != "context"})
             if self.lesson.labels:
                 assert head is not None
                 assert logits is not None
-                found["labels"].append(head.probabilities(logits))
-        return Taught(**{name: sum(values) / len(values) if values else None for name, values in found.items()})
+                seen.append(head.probabilities(logits))
+        return Taught(_mean(said), _mean(seen))
+
+
+def _mean(values: Sequence[Tensor]) -> Tensor | None:
+    return torch.stack(list(values)).mean(0) if values else None
 
 
 def _shares_cnn(theirs: Backbone, ours: Backbone) -> bool:
