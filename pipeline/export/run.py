@@ -146,10 +146,11 @@ def search(
     """The best caption of each example: its words, and log-probability / length ** length_penalty.
 
     At every step each example keeps the ``beam_size`` best unfinished beams; one that ends while among the best
-    ``beam_size`` candidates is finished. An example is done when none of its beams could still be among the best.
+    ``beam_size`` candidates, twice as many where it is guided, is finished. An example is done when none of its beams
+    could still be among the best.
     """
     size, eos, settings = config["search"]["beam_size"], config["eos"], config["search"]
-    batch = len(memory["summary"])
+    batch, ends = len(memory["summary"]), size if guide is None or size == 1 else 2 * size
     running, found = list(range(batch)), [[] for _ in range(batch)]  # type: ignore[var-annotated]
     written: list[list[list[int]]] = [[[]] for _ in running]
     totals = own = np.zeros((batch, 1), np.float32)  # own: log-probabilities, without what a guide adds
@@ -176,7 +177,7 @@ def search(
                 ((float(scores[row, i]), *divmod(int(i), log_probs.shape[-1])) for i in best[row]), reverse=True
             )
             choices = [choice for choice in choices if choice[0] > -np.inf]
-            for total, beam, chosen in choices[:size]:
+            for total, beam, chosen in choices[:ends]:
                 if chosen == eos:
                     score = rank(float(own[row, beam] + log_probs[row, beam, eos]), length + 1)
                     found[example].append((rank(total, length + 1), written[row][beam], score))

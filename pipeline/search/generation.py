@@ -51,10 +51,10 @@ def search(
     """The best captions of each example, or samples.
 
     Beam search: at every step each example keeps the ``beam_size`` best unfinished beams; a beam that takes ``<eos>``
-    while among the best ``beam_size`` candidates is finished. An example is done when it has ``beam_size`` finished
-    hypotheses and its best unfinished beam ranks below all of them; it then leaves the batch and costs nothing more. A
-    search that reaches ``max_length`` returns its best unfinished beams where it has too few finished ones, cut back to
-    where a rule lets them end.
+    while among the best ``beam_size`` candidates, twice as many with ``gain``, is finished. An example is done when it
+    has ``beam_size`` finished hypotheses and its best unfinished beam ranks below all of them; it then leaves the batch
+    and costs nothing more. A search that reaches ``max_length`` returns its best unfinished beams where it has too few
+    finished ones, cut back to where a rule lets them end.
 
     Args:
         step: (tokens (B, G), state, example ids (B,)) to (logits (B, G, V), state, extra).
@@ -77,7 +77,8 @@ def search(
     beams = Beams(torch.arange(batch, device=device), torch.zeros(batch, lanes, device=device), lane, prefix)
     if lanes > 1:
         state = state.reorder(torch.zeros_like(lane))
-    choose = _chooser(config, required, seeds if seeds is not None else range(batch), eos, device)
+    seeds = seeds if seeds is not None else range(batch)
+    choose = _chooser(config, required, seeds, eos, device, ranked_again=gain is not None)
     record = Record(batch, config)
     never = torch.tensor(list(suppress), dtype=torch.long, device=device)
     for length in range(config.max_length + 1):  # `length` words are written
@@ -109,7 +110,13 @@ def search(
 
 
 def _chooser(
-    config: SearchConfig, required: Required | None, seeds: Sequence[int], eos: int, device: torch.device | str
+    config: SearchConfig,
+    required: Required | None,
+    seeds: Sequence[int],
+    eos: int,
+    device: torch.device | str,
+    *,
+    ranked_again: bool,
 ) -> Chooser:
     if config.sample:
         shape = config.num_captions, config.max_length + 1
@@ -120,7 +127,9 @@ def _chooser(
     if config.beam_groups > 1:
         groups = config.beam_groups
         return DiverseBeams(groups, config.beam_size // groups, config.diversity_penalty, eos)
-    return BestBeams(config.beam_size, eos)
+    # Captions that are ranked again are worth having more of; a greedy one is what it is.
+    several = ranked_again and config.beam_size > 1
+    return BestBeams(config.beam_size, eos, ends=2 * config.beam_size if several else None)
 
 
 def _advance(beams: Beams, choice: Choice, *, carry: bool) -> Beams:

@@ -54,10 +54,13 @@ class Chooser(Protocol):
 
 
 class BestBeams:
-    """Plain beam search: of all continuations of all beams the best ``size``; greedy with one."""
+    """Plain beam search: of all continuations of all beams the best ``size``; greedy with one.
 
-    def __init__(self, size: int, eos: int) -> None:
-        self.size, self.eos = size, eos
+    A beam ends where that is among the best ``ends`` continuations, at most twice ``size``.
+    """
+
+    def __init__(self, size: int, eos: int, *, ends: int | None = None) -> None:
+        self.size, self.eos, self.ends = size, eos, ends or size
 
     def __call__(self, beams: Beams, log_probs: Tensor, length: int) -> Choice:
         return self.choose(beams.totals, log_probs)
@@ -68,10 +71,10 @@ class BestBeams:
         best, words = ranked.topk(width, dim=-1)
         scores, flat = (best + totals.unsqueeze(-1)).flatten(1).topk(min(2 * self.size, best[0].numel()), dim=1)
         source, token = flat // width, words.flatten(1).gather(1, flat)
-        size = self.size
         is_end = token == self.eos
-        ends = _mark(totals, source[:, :size], is_end[:, :size] & scores[:, :size].isfinite())
-        order = is_end.long().argsort(dim=1, stable=True)[:, :size]  # those that go on, in order of score
+        first = slice(self.ends)
+        ends = _mark(totals, source[:, first], is_end[:, first] & scores[:, first].isfinite())
+        order = is_end.long().argsort(dim=1, stable=True)[:, : self.size]  # those that go on, in order of score
         scores = scores.masked_fill(is_end, -torch.inf).gather(1, order)
         source, token = source.gather(1, order), token.gather(1, order)
         return Choice(ends, source, token, scores, torch.zeros_like(source))

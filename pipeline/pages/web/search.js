@@ -38,7 +38,7 @@ export async function search(ort, step, memory, config, chances) {
       }
     });
     choices.sort((a, b) => b.total - a.total);
-    for (const {total, own, word, before} of choices.slice(0, size))
+    for (const {total, own, word, before} of choices.slice(0, guide && size > 1 ? 2 * size : size))
       if (word === config.eos) found.push({score: rank(total, length + 1), own: rank(own, length + 1), words: before});
     found = found.sort((a, b) => b.score - a.score).slice(0, size);
     const going = length === longest ? [] : choices.slice(0, 2 * size).filter(({word}) => word !== config.eos).slice(0, size);
