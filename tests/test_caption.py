@@ -270,3 +270,24 @@ def test_ids_of_a_table_reach_coco_s_results_and_no_other_output(caption: Progra
     caption.output = caption.output.with_suffix(".json")
     assert caption(table, "--format", "coco") == 0
     assert [row["image_id"] for row in json.loads(caption.output.read_text())] == [7]
+
+
+def test_captions_of_images_named_alone_are_printed(
+    model: Path, photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos)
+    assert main(["red.png", "--model", str(model)]) == 0
+    one = capsys.readouterr().out.splitlines()
+    assert len(one) == 1
+    assert main(["red.png", "blue.png", "--model", str(model)]) == 0
+    two = capsys.readouterr().out.splitlines()
+    assert [line.partition(": ")[0] for line in two] == ["red.png", "blue.png"]
+    assert two[0].partition(": ")[2] == one[0]
+    Path("broken.png").write_text("no image")
+    assert main(["broken.png", "--model", str(model)]) == 1
+    said = capsys.readouterr()
+    assert not said.out
+    assert "broken.png" in said.err
+    assert sorted(path.name for path in photos.iterdir()) == ["blue.png", "broken.png", "deep", "green.png", "red.png"]
+    with pytest.raises(UserError, match="needs --output"):  # of a folder they are a list to keep
+        main([".", "--model", str(model)])

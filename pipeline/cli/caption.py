@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -41,6 +42,7 @@ from latentcap.cli.caption_output import choose_output
 from latentcap.cli.search_options import search_settings
 from latentcap.data.errors import UserError
 from latentcap.data.jsonl import iter_jsonl
+from latentcap.data.kinds import is_image
 from latentcap.data.readers.rows import iter_rows
 from latentcap.data.video import require_pyav
 from latentcap.model_folder import read_config
@@ -59,7 +61,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["merge"]:
         return merge_outputs(arguments[1:])
     options = parse(arguments)
+    if is_looked_at(options):
+        return show_captions(options)
     return caption(options, choose_shard(options.shard_index, options.num_shards), make_engine)
+
+
+def is_looked_at(options: argparse.Namespace) -> bool:
+    """Whether a few images are named one by one, and no place for their captions: somebody wants to see them."""
+    if options.output or options.format or options.retry_failed or options.changed or options.watch or options.dry_run:
+        return False
+    return bool(options.images) and all(is_image(name) and os.path.isfile(name) for name in map(str, options.images))
+
+
+def show_captions(options: argparse.Namespace) -> int:
+    """Print what would be written: the caption of one image, of several each after its name."""
+    with tempfile.TemporaryDirectory() as folder:
+        options.output, options.quiet = Path(folder, "captions.jsonl"), True
+        code = caption(options, choose_shard(options.shard_index, options.num_shards), make_engine)
+        records = list(iter_jsonl(options.output)) if options.output.exists() else []
+    for record in records:
+        print(
+            printable(f"{record['file']}: {record['caption']}" if len(options.images) > 1 else str(record["caption"]))
+        )
+    return code
 
 
 def caption(options: argparse.Namespace, shard: Shard, make_engine: MakeEngine) -> int:
