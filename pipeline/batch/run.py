@@ -115,11 +115,12 @@ class Run:
                     self.summary.write(self.folder.path, "interrupted")
         if not self.summary.interrupted:
             self._drop_mended_errors()
-            seen = {"names": self.summary.seen, "sha256": self._names.copy().hexdigest()}
+            of_all: dict[str, object] = {}
             if self.whole:
                 self._write_skipped()
+                of_all["input"] = {"names": self.summary.seen, "sha256": self._names.copy().hexdigest()}
             self.output.finish(quiet=self.quiet)
-            self._update("complete", **({"input": seen} if self.whole else {}))
+            self._update("complete", **of_all)
             self.summary.write(self.folder.path, "complete")
 
     def _caption(self, pool: Pool, stop: Stop, total: Callable[[], int | None]) -> None:

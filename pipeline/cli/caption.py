@@ -80,9 +80,8 @@ def show_captions(options: argparse.Namespace) -> int:
         code = caption(options, choose_shard(options.shard_index, options.num_shards), make_engine)
         records = list(iter_jsonl(options.output)) if options.output.exists() else []
     for record in records:
-        print(
-            printable(f"{record['file']}: {record['caption']}" if len(options.images) > 1 else str(record["caption"]))
-        )
+        name = f"{record['file']}: " if len(options.images) > 1 else ""
+        print(printable(f"{name}{record['caption']}"))
     return code
 
 

@@ -98,8 +98,13 @@ class CaptionModel(nn.Module):
         """
         if regions is None:
             regions = self.regions(images=images, cells=cells, view_mask=view_mask)
-        regions, region_mask = self._seen(regions, view_mask)
+        regions = regions.to(self.decoder.bias.dtype)
+        if not self.config.sees_image:
+            regions = torch.zeros_like(regions)
         batch = regions.shape[0]
+        region_mask = None
+        if view_mask is not None and view_mask.shape[1] > 1:
+            region_mask = view_mask.repeat_interleave(regions.shape[1] // view_mask.shape[1], 1)
         pooled = mean_of(regions, region_mask)
         summary = self.summarise_image(pooled)
         found = None
@@ -135,30 +140,6 @@ class CaptionModel(nn.Module):
             visual_keys=fusion.region_keys(visual, self.backbone.grid),
             context_keys=fusion.context_keys(latents),
         )
-
-    def label_logits(
-        self,
-        *,
-        images: Tensor | None = None,
-        regions: Tensor | None = None,
-        cells: Tensor | None = None,
-        view_mask: Tensor | None = None,
-    ) -> Tensor | None:
-        """What the label head alone makes of images, as :meth:`encode` takes them: (B, L), None without one."""
-        if self.labels is None:
-            return None
-        if regions is None:
-            regions = self.regions(images=images, cells=cells, view_mask=view_mask)
-        return self.labels(*self._seen(regions, view_mask))
-
-    def _seen(self, regions: Tensor, view_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Regions as the model reads them, and which exist, None where all do."""
-        regions = regions.to(self.decoder.bias.dtype)
-        if not self.config.sees_image:
-            regions = torch.zeros_like(regions)
-        if view_mask is None or view_mask.shape[1] == 1:
-            return regions, None
-        return regions, view_mask.repeat_interleave(regions.shape[1] // view_mask.shape[1], 1)
 
     def regions(
         self, *, images: Tensor | None = None, cells: Tensor | None = None, view_mask: Tensor | None = None

@@ -140,10 +140,7 @@ class CaptionModule(L.LightningModule):
                 self.model,
                 tokenizer=self.tokenizer,
                 context_tokenizer=self.context_tokenizer,
-                lesson=Lesson(
-                    captions=self.optim.caption_weight > 0,
-                    labels=self.model.labels is not None and learns_labels(self.optim),
-                ),
+                lesson=Lesson(captions=self.optim.caption_weight > 0, labels=self._learns_labels),
                 device=device,
             )
         self._prepare_data(data)
@@ -219,12 +216,11 @@ class CaptionModule(L.LightningModule):
             loss, reward = self._self_critical().loss(self.model.decoder, memory, batch.index)
             parts = {"reward": reward}
         else:
-            taught = self.model.labels is not None and learns_labels(self.optim)
             loss, parts = training_loss(
                 self.model,
                 memory,
                 batch.tokens,
-                labels=[example.labels for example in self._examples(batch, "train")] if taught else (),
+                labels=[example.labels for example in self._examples(batch, "train")] if self._learns_labels else (),
                 settings=self.optim,
                 progress=self._progress,
                 taught=self._teachers(batch) if self._teachers is not None else None,
@@ -233,6 +229,11 @@ class CaptionModule(L.LightningModule):
         for name, value in parts.items():
             self.log(f"train/{name}", value, prog_bar=name == "reward", batch_size=len(batch))
         return loss
+
+    @property
+    def _learns_labels(self) -> bool:
+        """Whether the label head learns, where there is one."""
+        return self.model is not None and self.model.labels is not None and learns_labels(self.optim)
 
     def validation_step(self, batch: Batch | None, batch_index: int) -> None:
         self._evaluate(batch, "val")

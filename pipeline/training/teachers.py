@@ -91,19 +91,17 @@ class Teachers:
         inputs, words = batch.tokens[..., :-1], batch.tokens[..., 1:] != 0
         said: list[Tensor] = []
         seen: list[Tensor] = []
+        # The label head reads no context: to teach labels alone it may be another than this run's.
+        given = batch.inputs() if self.lesson.captions else batch.inputs() | {"context": None}
         for teacher in self.models:
-            given, head = batch.inputs(), teacher.labels
+            memory = teacher.encode(**given)
             if self.lesson.captions:
-                memory = teacher.encode(**given)
                 hidden, _ = teacher.decoder(inputs, memory, maps=False)
                 said.append(word_logits(teacher.decoder, hidden[words]).float().softmax(-1))
-                logits = memory.labels
-            else:
-                logits = teacher.label_logits(**{name: value for name, value in given.items() if name != "context"})
             if self.lesson.labels:
-                assert head is not None
-                assert logits is not None
-                seen.append(head.probabilities(logits))
+                assert teacher.labels is not None
+                assert memory.labels is not None
+                seen.append(teacher.labels.probabilities(memory.labels))
         return Taught(_mean(said), _mean(seen))
 
 
