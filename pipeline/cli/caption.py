@@ -77,7 +77,7 @@ def show_captions(options: argparse.Namespace) -> int:
     """Print what would be written: the caption of one image, of several each after its name."""
     with tempfile.TemporaryDirectory() as folder:
         options.output, options.quiet = Path(folder, "captions.jsonl"), True
-        code = caption(options, choose_shard(options.shard_index, options.num_shards), make_engine)
+        code = caption(options, choose_shard(options.shard_index, options.num_shards), make_engine, kept=False)
         records = list(iter_jsonl(options.output)) if options.output.exists() else []
     for record in records:
         name = f"{record['file']}: " if len(options.images) > 1 else ""
@@ -85,8 +85,11 @@ def show_captions(options: argparse.Namespace) -> int:
     return code
 
 
-def caption(options: argparse.Namespace, shard: Shard, make_engine: MakeEngine) -> int:
-    """Caption what the options name, with the model that ``make_engine`` spreads. Returns the exit code."""
+def caption(options: argparse.Namespace, shard: Shard, make_engine: MakeEngine, *, kept: bool = True) -> int:
+    """Caption what the options name, with the model that ``make_engine`` spreads. Returns the exit code.
+
+    ``kept`` is False where the output is gone before anybody could look at what is listed beside it.
+    """
     check(options)
     wording(options)
     if options.gallery and options.gallery.is_dir():
@@ -136,7 +139,7 @@ def caption(options: argparse.Namespace, shard: Shard, make_engine: MakeEngine) 
             print(f"{changed:,} changed since they were captioned", file=sys.stderr)
         announce(options, shard, output, run.summary)
         summary = watch(run, inputs, engine, options) if options.watch else run(engine.map, inputs.count_beside())
-        report(run, folder, output, quiet=options.quiet)
+        report(run, folder, output, quiet=options.quiet, kept=kept)
         if options.gallery and not summary.interrupted:
             show_gallery(options, inputs, output, folder)
     if summary.interrupted:
@@ -316,7 +319,7 @@ def announce(options: argparse.Namespace, shard: Shard, output: Output, summary:
         print(f"resuming: {summary.resumed:,} already in {output} (--overwrite starts anew)", file=sys.stderr)
 
 
-def report(run: Run, folder: RunFolder, output: Output, *, quiet: bool) -> None:
+def report(run: Run, folder: RunFolder, output: Output, *, quiet: bool, kept: bool) -> None:
     """Name the first failures and what was skipped, and say what was done."""
     summary = run.summary
     if run.skipped:
@@ -324,14 +327,16 @@ def report(run: Run, folder: RunFolder, output: Output, *, quiet: bool) -> None:
             tell(f"skipped {record['file']}: {record['skipped']}")
         if len(run.skipped) > SHOWN_FAILURES:
             tell(f"... and {len(run.skipped) - SHOWN_FAILURES:,} more")
-        tell(f"listed in {folder.path / SKIPPED}")
+        if kept:
+            tell(f"listed in {folder.path / SKIPPED}")
     if summary.failed:
         for record in islice(folder.errors, SHOWN_FAILURES):
             tell(f"cannot caption {record['file']}: {record['error']}")
         if summary.failed > SHOWN_FAILURES:
             tell(f"... and {summary.failed - SHOWN_FAILURES:,} more")
             tell_reasons("failed", summary.failures)
-        tell(f"listed in {folder.errors.path}")
+        if kept:
+            tell(f"listed in {folder.errors.path}")
     if not quiet:
         if summary.skipped > min(SHOWN_FAILURES, len(run.skipped)):
             tell_reasons("skipped", summary.skips)
