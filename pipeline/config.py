@@ -56,7 +56,8 @@ class ContextConfig:
 
     Attributes:
         encoder: ``embedding`` (a small table over the caption vocabulary), ``none``, or the name or local folder of
-            any transformers text encoder.
+            any transformers text encoder. It is ``none``, whatever is asked for, where no training example has any
+            context: weights that nothing teaches would make noise of what they read.
         trainable: whether a transformers encoder is trained; the small table always is.
         max_tokens: text beyond this many tokens is cut at its end.
     """

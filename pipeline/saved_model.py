@@ -82,6 +82,8 @@ class SavedModel:
         tokenizer = CaptionTokenizer.load(folder / "tokenizer.json")
         context_folder = folder / CONTEXT_ENCODER
         settings, state = read_settings(folder), read_tensors(folder / "model.safetensors")
+        if settings.context.encoder == "none":  # folders of before 2026-11-27 have weights that nothing read
+            state = {name: value for name, value in state.items() if not name.startswith("summarise_context.")}
         backbone = None
         if compiled is not None:
             own = {name.removeprefix(CNN): value for name, value in state.items() if name.startswith(CNN)}

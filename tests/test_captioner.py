@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from latentcap.captioner import Caption, Captioner
 from latentcap.config import ContextConfig, FusionConfig
@@ -230,6 +231,18 @@ def test_a_folder_of_version_1_captions_as_before(tmp_path: Path) -> None:
     found = Captioner.from_pretrained(tmp_path, dtype=torch.float32).caption(pictures(3), beam_size=3)
     assert [caption.text for caption in found] == ["circle three circle three three on on three"] * 3
     assert [caption.score for caption in found] == pytest.approx([-3.03777, -3.04574, -3.05276], abs=1e-4)
+
+
+def test_a_folder_with_weights_for_a_context_that_nothing_reads(tmp_path: Path) -> None:
+    """As those without context had them once."""
+    captioner = tiny_captioner(context=ContextConfig(encoder="none"))
+    expected = captioner.caption(pictures(2), beam_size=3)
+    captioner.save(tmp_path, half=False)
+    state = load_file(tmp_path / "model.safetensors")
+    state["summarise_context.weight"], state["summarise_context.bias"] = torch.zeros(32, 32), torch.zeros(32)
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    found = Captioner.from_pretrained(tmp_path, dtype=torch.float32).caption(pictures(2), beam_size=3)
+    assert [caption.text for caption in found] == [caption.text for caption in expected]
 
 
 def test_a_folder_that_is_not_whole_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -201,6 +201,26 @@ def test_more_of_the_loss(train: Runner) -> None:
     )
 
 
+def test_a_model_reads_context_only_where_some_was_learned_from(train: Runner, tmp_path: Path) -> None:
+    """Weights that nothing taught would make noise of it."""
+    own = tmp_path / "own"
+    own.mkdir()
+    for index, image in enumerate(sorted((train.scenes / "train").glob("*.jpg"))[:8]):
+        (own / f"{index}.jpg").write_bytes(image.read_bytes())
+        (own / f"{index}.txt").write_text("a red circle")
+    data = f"--data.train={own}", f"--data.val={own}", "--trainer.max_epochs=1"
+    root = train("fit", "plain", *data)
+    with pytest.raises(UserError, match="reads no context: it was trained without any"):
+        Captioner.from_pretrained(root / "model").caption([own / "0.jpg"], context=["what is on the left"])
+    assert not any("context" in name for name in weights(root))
+    train("fit", "plain", *data, "--trainer.max_epochs=2", "--ckpt_path=last")
+    # What a model was taught before, it keeps; what it never was, new data teach.
+    asking = train("fit", "asking", "--trainer.max_epochs=1") / "model"
+    for name, folder, given in (("kept", asking, data), ("taught", root / "model", ())):
+        found = train("fit", name, *given, f"--model.start_from={folder}", "--trainer.max_epochs=1") / "model"
+        assert Captioner.from_pretrained(found).model.context is not None
+
+
 def test_fine_tuning_keeps_extends_or_replaces_the_vocabulary(
     train: Runner, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -103,8 +103,8 @@ class ContextCollator:
             self._check("category", categories, self.fields.categories)
             if not self.enabled and any(text for text in texts):
                 raise UserError(
-                    "this model reads no context: it was trained with context.encoder 'none'. Caption without context, "
-                    "or train a model with context.encoder 'embedding'."
+                    "this model reads no context: it was trained without any. Caption without context, or train a "
+                    "model on examples that have some."
                 )
         rows = [self._ids(text) if text and self.enabled else [] for text in texts]
         longest = max(map(len, rows), default=0)

@@ -188,7 +188,10 @@ def choose_inputs(options: argparse.Namespace, shard: Shard, kind: str) -> Input
         reads_context=config["model"]["context"]["encoder"] != "none",
     )
     if not columns.reads_context and (options.context or options.contexts or options.context_column):
-        raise UserError(f"{options.model} reads no context: it was trained with context.encoder 'none'.")
+        raise UserError(
+            f"{options.model} reads no context: it was trained without any. Leave out --context, --contexts and "
+            "--context-column, or train a model on examples that have some."
+        )
     context = choose_context(options)
     inputs = Inputs(
         options.images,

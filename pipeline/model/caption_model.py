@@ -43,7 +43,8 @@ class CaptionModel(nn.Module):
         self.config = config
         embed_dim = config.decoder.embed_dim
         self.backbone: Backbone | StoredBackbone = backbone or _build(config.backbone, load_weights=load_weights)
-        self.context = None
+        self.context: ContextEncoder | None = None
+        self.summarise_context: nn.Linear | None = None
         if config.context.encoder != "none":
             self.context = ContextEncoder(
                 config.context,
@@ -61,7 +62,8 @@ class CaptionModel(nn.Module):
             dropout=config.decoder.dropout,
         )
         self.summarise_image = nn.Sequential(nn.Linear(self.backbone.num_channels, embed_dim), nn.LayerNorm(embed_dim))
-        self.summarise_context = nn.Linear(embed_dim, embed_dim)
+        if self.context is not None:
+            self.summarise_context = nn.Linear(embed_dim, embed_dim)
         self.dropout = nn.Dropout(config.decoder.dropout)
         channels = self.backbone.num_channels
         self.labels = None
@@ -124,6 +126,7 @@ class CaptionModel(nn.Module):
                     regions.new_full((batch, len(fields.numbers)), torch.nan),
                     empty.new_full((batch, len(fields.categories)), -1),
                 )
+            assert self.summarise_context is not None
             encoded, context_mask = self.context(context)
             summary = summary + self.summarise_context(mean_of(encoded, context_mask))
             latents = fusion.compress_context(encoded)

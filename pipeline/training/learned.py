@@ -19,6 +19,7 @@ from latentcap.data.batches.context import ContextFields
 from latentcap.data.batches.datamodule import CaptionData
 from latentcap.data.batches.tokenizer import CaptionTokenizer
 from latentcap.data.batches.views import ViewSlots
+from latentcap.data.columns import each
 from latentcap.data.errors import UserError
 from latentcap.data.example import Example
 from latentcap.model.label_values import label_classes, list_shares
@@ -37,6 +38,7 @@ class Learned:
 
     Attributes:
         label_lists: of labels with several values, the share of training examples that have each class.
+        context: whether anything is known of a training example besides its images.
         settings: those that it follows from, by their names on the command line.
         digest: of the training examples.
     """
@@ -45,6 +47,7 @@ class Learned:
     fields: ContextFields
     labels: dict[str, list[str]]
     label_lists: dict[str, list[float]]
+    context: bool
     slots: ViewSlots
     settings: dict[str, Any]
     digest: str
@@ -71,11 +74,13 @@ class Learned:
         else:
             classes = label_classes(examples, labels)
             lists = list_shares(examples, classes)
+        fields = data.context_fields()
         return cls(
             data.build_tokenizer(base),
-            data.context_fields(),
+            fields,
             classes,
             lists,
+            bool(fields.numbers or fields.categories) or any(each(examples, "context")),
             ViewSlots.of(examples, max_views, known=known),
             settings_of(data, labels),
             digest_of(examples),
@@ -102,6 +107,7 @@ class Learned:
             ),
             held["labels"],
             held.get("label_lists", {}),
+            held.get("context", True),
             ViewSlots(max_views, tuple(held["views"])),
             held["settings"],
             held["digest"],
@@ -118,6 +124,7 @@ class Learned:
             "categories": self.fields.categories,
             "labels": self.labels,
             "label_lists": self.label_lists,
+            "context": self.context,
             "views": list(self.slots.names),
             "settings": self.settings,
             "digest": self.digest,

@@ -100,6 +100,8 @@ class CaptionModule(L.LightningModule):
         if "train" in data.examples:
             self.learned = self._learned_from(data)
             self.tokenizer, self.slots = self.learned.tokenizer, self.learned.slots
+            if not self.learned.context and self._starts_without_context():
+                self._read_no_context()
             self.model = CaptionModel(
                 self.config,
                 vocab_size=len(self.tokenizer),
@@ -155,6 +157,16 @@ class CaptionModule(L.LightningModule):
         start = Path(self.start_from) if self.start_from else None
         frozen = "labels" in self.optim.frozen
         return learned or Learned.from_data(data, start_from=start, labels=names, max_views=views, frozen_labels=frozen)
+
+    def _starts_without_context(self) -> bool:
+        """Whether the weights that a run starts from have none for context, either."""
+        return self.start_from is None or read_settings(self.start_from).context.encoder == "none"
+
+    def _read_no_context(self) -> None:
+        encoder = self.config.context.encoder
+        if encoder not in ("embedding", "none"):
+            logger.warning("no training example has any context: %s is left out", encoder)
+        self.config = replace(self.config, context=replace(self.config.context, encoder="none"))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.learned is not None:
