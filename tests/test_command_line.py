@@ -73,8 +73,8 @@ def test_no_command_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
     ("command", "message"),
     [
         (["captoin", "photos"], r"latentcap captoin: .*'caption'"),
-        (["train", "predict"], r"latentcap train predict: .*fit, validate, test.*latentcap caption"),
-        (["train", "--config", "scenes"], r"latentcap train --config: .*fit, validate, test"),
+        (["train", "predict"], r"latentcap train predict: .*fit, stages, validate, test.*latentcap caption"),
+        (["train", "--config", "scenes"], r"latentcap train --config: .*fit, stages, validate, test"),
         (["heads", "reprot"], r"latentcap heads reprot: .*'report'"),
     ],
 )

@@ -78,6 +78,9 @@ def test_what_cannot_be_learned_is_said(train: Runner, films: Path) -> None:
     stage = ["--model.optim.label_weight=1", "--model.optim.frozen=[labels]", "--data.fields.labels=[findings]"]
     with pytest.raises(UserError, match=r"no head for findings in model\.start_from \(not set\)"):
         train("fit", "frozen", *stage, f"--data.train={films}")
+    alone = ["--model.optim.caption_weight=0", "--model.optim.label_weight=1"]
+    with pytest.raises(UserError, match=r"nothing to learn: .*--data\.fields\.labels"):
+        train("fit", "alone", *alone, f"--data.train={films}")
 
 
 def test_words_of_the_captions_are_labels_without_a_column(train: Runner, films: Path, tmp_path: Path) -> None:

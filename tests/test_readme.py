@@ -63,7 +63,7 @@ def test_every_command_runs(tmp_path: Path) -> None:
         if not command.startswith("latentcap ") or command.startswith("latentcap serve"):  # which goes on
             continue
         command = command.replace("latentcap", f"{sys.executable} -m latentcap.cli.main", 1)
-        if " fit " in command:
+        if " train " in command:
             command += " " + SMALLER
         done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"

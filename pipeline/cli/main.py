@@ -14,7 +14,7 @@ COMMANDS = {
     "caption": "caption images: files, folders, archives, tables",
     "caption-ray": "the same on a Ray cluster",
     "watch": "caption a live stream, always its newest frame",
-    "train": "train a captioner on your own images: fit, validate, test",
+    "train": "train a captioner on your own images: fit, stages, validate, test",
     "evaluate": "score captions, or a model, against what people wrote",
     "explain": "one page that shows where each head looked for each word",
     "heads": "the head laboratory: report, prune, budget, sweep",

@@ -156,7 +156,15 @@ class CaptionModule(L.LightningModule):
             learned = Learned.from_checkpoint(Path(self.resume_from), data, labels=names, max_views=views)
         start = Path(self.start_from) if self.start_from else None
         frozen = "labels" in self.optim.frozen
-        return learned or Learned.from_data(data, start_from=start, labels=names, max_views=views, frozen_labels=frozen)
+        if learned is None:
+            learned = Learned.from_data(data, start_from=start, labels=names, max_views=views, frozen_labels=frozen)
+        if not self.optim.caption_weight and not any(learned.labels.values()):
+            raise UserError(
+                "nothing to learn: model.optim.caption_weight is 0, so labels alone are learned, and there are none. "
+                "Name them in data.fields.labels, a column of the data or the words of the captions: "
+                "--data.fields.labels '[words]'."
+            )
+        return learned
 
     def _starts_without_context(self) -> bool:
         """Whether the weights that a run starts from have none for context, either."""

@@ -9,6 +9,7 @@ from latentcap.cli.verbs import choose
 
 VERBS = {
     "fit": "train a model, or go on with an interrupted run (--ckpt_path last)",
+    "stages": "words first, then sentences: better, and one command, which goes on where it was stopped",
     "validate": "score a checkpoint on the validation images",
     "test": "score a checkpoint on the test images",
 }
@@ -23,6 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     hint = " Images without captions: latentcap caption IMAGES --model FOLDER." if given[:1] == ["predict"] else ""
     verb, rest = choose("latentcap train", ABOUT, VERBS, given, hint=hint)
+    if verb == "stages":
+        from latentcap.cli.train import stages
+
+        return stages.main(rest)
     from latentcap.cli.train.lightning_cli import train  # lightning takes seconds to import
 
     return train([verb, *rest])
