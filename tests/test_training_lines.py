@@ -25,7 +25,9 @@ def trainer(**changes: Any) -> Any:
         "callback_metrics": {
             "val/loss": torch.tensor(2.5),
             "val/image_worth": torch.tensor(0.125),
+            "val/AUC of words": torch.tensor(0.875),
             "val/CIDEr-D": torch.tensor(0.75),
+            "val/F1 of words": torch.tensor(0.5),
         },
         "state": SimpleNamespace(fn=TrainerFn.FITTING),
         "sanity_checking": False,
@@ -51,7 +53,8 @@ def test_a_line_a_minute_and_one_for_each_validation(clock: list[float], capsys:
     assert capsys.readouterr().err.splitlines() == [
         "epoch 2, step 40 of 400: loss 3.250, rate 2.0e-03, 9 min left",
         "epoch 2, step 80 of 400: loss 3.250, rate 2.0e-03, 8 min left",
-        "epoch 2, step 100 of 400: validation loss 2.500, image_worth 0.125, CIDEr-D 0.750, 8 min left",
+        "epoch 2, step 100 of 400: validation loss 2.500, image_worth 0.125, CIDEr-D 0.750, AUC of words 0.875, "
+        "8 min left",
     ]
 
 

@@ -40,8 +40,9 @@ class Lines(Callback):
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if self.silent or trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
-        scores = {name: trainer.callback_metrics.get(f"val/{name}") for name in SHOWN}
-        parts = [f"{name} {float(value):.3f}" for name, value in scores.items() if value is not None]
+        scores = {name.removeprefix("val/"): value for name, value in trainer.callback_metrics.items()}
+        shown = [*SHOWN, *(name for name in scores if name.startswith(("AUC of ", "accuracy of ")))]  # of labels
+        parts = [f"{name} {float(scores[name]):.3f}" for name in shown if name in scores]
         self._say(trainer, [f"validation {parts[0]}", *parts[1:]] if parts else ["validated"])
 
     def _say(self, trainer: L.Trainer, parts: list[str]) -> None:
