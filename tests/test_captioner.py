@@ -17,8 +17,10 @@ from safetensors.torch import load_file, save_file
 from latentcap.captioner import Caption, Captioner
 from latentcap.config import ContextConfig, FusionConfig
 from latentcap.data.batches.context import ContextFields
+from latentcap.data.batches.tokenizer import CaptionTokenizer
 from latentcap.data.errors import UserError
-from tests.helpers import tiny_captioner
+from latentcap.model.caption_model import CaptionModel
+from tests.helpers import tiny_captioner, tiny_config
 
 
 def pictures(count: int) -> list[Image.Image]:
@@ -217,6 +219,23 @@ def test_misuse_is_explained(folder: Path) -> None:
         captioner.caption(pictures(1), ["a", "b"])
     with pytest.raises(UserError, match="reads no context"):
         tiny_captioner(context=ContextConfig(encoder="none")).caption(pictures(1), "what is left")
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        {"beam_size": 5},
+        {"beam_size": 6, "beam_groups": 2, "num_captions": 4},
+        {"beam_size": 5, "required_words": "star"},
+        {"sample": True, "num_captions": 5},
+    ],
+)
+def test_more_beams_than_there_are_words(search: dict[str, object]) -> None:
+    tokenizer = CaptionTokenizer.train(["star"])
+    model = CaptionModel(tiny_config(), vocab_size=len(tokenizer))
+    captioner = Captioner(model, tokenizer=tokenizer, image=tiny_captioner().image)
+    for caption in captioner.caption(pictures(3), **search):
+        assert set(caption.text.split()) <= {"star"}
 
 
 def test_a_folder_of_version_1_captions_as_before(tmp_path: Path) -> None:

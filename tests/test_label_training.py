@@ -105,3 +105,15 @@ def test_words_of_the_captions_are_labels_without_a_column(train: Runner, films:
     bright, dark = captioner.caption([films.parent / "0.png", films.parent / "1.png"])
     assert "bright" in bright.labels["words"].split(";")
     assert "bright" not in dark.labels["words"].split(";")
+
+
+def test_validation_examples_that_cannot_tell_how_well_labels_are_predicted(
+    train: Runner, films: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As of a handful of images: an epoch cannot be chosen, and the training goes on."""
+    rows = [row for row in json.loads(films.read_text()) if row["captions"]]
+    films.write_text(json.dumps([row for row in rows if row["split"] == "train"] + rows[-1:]))
+    options = [f"--data.train={films}", "--data.fields.labels=[words]", f"--trainer.default_root_dir={tmp_path / 'w'}"]
+    run = train("fit", "w", "--config=words", *options)
+    assert json.loads((run / "model" / "scores.json").read_text())["val/AUC of words"] == 0.5
+    assert "AUC of words is taken to be 0.5 and chooses no epoch: all or none of the valid" in caplog.text

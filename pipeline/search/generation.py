@@ -96,7 +96,8 @@ def search(
         going = record.going()
         if not going:
             break
-        beams, state = _advance(beams, choice, carry=bool(rules) or gain is not None), state.reorder(choice.source)
+        beams = _advance(beams, choice, eos, carry=bool(rules) or gain is not None)
+        state = state.reorder(choice.source)
         if len(going) < len(beams.ids):
             rows = torch.tensor(going, device=device)
             beams, state = beams.select(rows), state.select(rows)
@@ -132,9 +133,10 @@ def _chooser(
     return BestBeams(config.beam_size, eos, ends=2 * config.beam_size if several else None)
 
 
-def _advance(beams: Beams, choice: Choice, *, carry: bool) -> Beams:
+def _advance(beams: Beams, choice: Choice, eos: int, *, carry: bool) -> Beams:
     """The beams with their new words. ``carry``: all words so far go along, for rules read them."""
-    prefix = choice.token.unsqueeze(-1)
+    # Where there are fewer words to choose among than beams, the token of a dead one may be none of the vocabulary.
+    prefix = choice.token.masked_fill(choice.totals.isinf(), eos).unsqueeze(-1)
     if carry:
         rows = torch.arange(len(beams.ids), device=prefix.device).unsqueeze(1)
         prefix = torch.cat((beams.prefix[rows, choice.source], prefix), -1)

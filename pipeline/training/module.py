@@ -354,7 +354,15 @@ class CaptionModule(L.LightningModule):
             self.thresholds = head.thresholds.clone()
         examples = self.trainer.datamodule.datasets[split].examples  # type: ignore[attr-defined]
         truth = [examples[record["index"]].labels for record in records]
-        for name, value in label_scores(head, shares, [record["labels"] for record in records], truth).items():
+        scores = label_scores(head, shares, [record["labels"] for record in records], truth)
+        for label in head.lists:
+            if f"AUC of {label}" not in scores and split == "val":
+                logger.warning(
+                    f"AUC of {label} is taken to be 0.5 and chooses no epoch: all or none of the validation examples "
+                    f"({len(truth)}) have each class. More of them would tell."
+                )
+                scores[f"AUC of {label}"] = 0.5
+        for name, value in scores.items():
             self.log(f"{split}/{name}", value)
 
     def _examples(self, batch: Batch, split: str) -> list[Example]:
