@@ -86,6 +86,7 @@ class CaptionModule(L.LightningModule):
         self.captions: list[dict[str, Any]] = []
         self.started: str = ""
         self.thresholds: Tensor | None = None  # of labels with several values, as the last validation chose them
+        self._untold = False  # that labels cannot be measured has been said
         self._critic: SelfCritical | None = None
         self._stages: Stages | None = None
         self._teachers: Teachers | None = None
@@ -355,13 +356,15 @@ class CaptionModule(L.LightningModule):
         examples = self.trainer.datamodule.datasets[split].examples  # type: ignore[attr-defined]
         truth = [examples[record["index"]].labels for record in records]
         scores = label_scores(head, shares, [record["labels"] for record in records], truth)
-        for label in head.lists:
-            if f"AUC of {label}" not in scores and split == "val":
+        untold = [label for label in head.lists if f"AUC of {label}" not in scores]
+        if untold and split == "val" and learns_labels(self.optim):
+            if not self._untold:
                 logger.warning(
-                    f"AUC of {label} is taken to be 0.5 and chooses no epoch: all or none of the validation examples "
-                    f"({len(truth)}) have each class. More of them would tell."
+                    f"AUC of {', '.join(untold)} is taken to be 0.5 and chooses no epoch: all or none of the validation "
+                    f"examples ({len(truth)}) have each class. More of them would tell."
                 )
-                scores[f"AUC of {label}"] = 0.5
+            self._untold = True
+            scores |= {f"AUC of {label}": 0.5 for label in untold}
         for name, value in scores.items():
             self.log(f"{split}/{name}", value)
 
