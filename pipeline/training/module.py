@@ -360,8 +360,8 @@ class CaptionModule(L.LightningModule):
         if untold and split == "val" and learns_labels(self.optim):
             if not self._untold:
                 logger.warning(
-                    f"AUC of {', '.join(untold)} is taken to be 0.5 and chooses no epoch: all or none of the validation "
-                    f"examples ({len(truth)}) have each class. More of them would tell."
+                    f"AUC of {', '.join(untold)} is taken to be 0.5 and chooses no epoch: all or none of the "
+                    f"validation examples ({len(truth)}) have each class. More of them would tell."
                 )
             self._untold = True
             scores |= {f"AUC of {label}": 0.5 for label in untold}
