@@ -11,7 +11,7 @@ from latentcap.data.example import SEVERAL, Example
 from latentcap.data.readers.fields import FROM_CAPTIONS, WORDS
 
 MIN_COUNT = 5  # a class of fewer training examples cannot be learned: its examples have no label
-WORD_SHARE = 0.01  # of the examples; a word of fewer is no class
+WORD_SHARE = 0.003  # of the examples; a word of fewer is no class
 
 
 def values_of(label: str) -> list[str]:
