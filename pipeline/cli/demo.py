@@ -265,7 +265,7 @@ def next_commands(folder: Path) -> list[str]:
     program = "latentcap" if program.startswith(os.pardir) else program
     val, model, output = folder / "scenes" / "val", folder / "model", folder / "val.jsonl"
     ask = ["caption", str(val), "--model", str(model), "--output", str(output), "--context"]
-    own = ["train", "fit", "--config", CONFIG.stem, "--data.train", "MY_IMAGES"]
+    own = ["train", "stages", "--config", "photos", "--data.train", "MY_IMAGES"]
     return [
         shlex.join([program, *ask, "what is on the left?"]),
         shlex.join([program, *own, "--trainer.default_root_dir", "runs/mine"]),
