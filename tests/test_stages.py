@@ -91,6 +91,10 @@ def test_a_folder_of_another_run_is_left_alone(fits: Fits, tmp_path: Path) -> No
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(UserError, match="not trained in stages"):
         main(["stages", f"--trainer.default_root_dir={tmp_path}"])
+    (tmp_path / "words" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "checkpoints").rmdir()
+    with pytest.raises(UserError, match="words holds a run that was not trained in stages"):
+        main(["stages", f"--trainer.default_root_dir={tmp_path}"])
     (tmp_path / "stages.json").write_text("[")
     with pytest.raises(UserError, match="cannot be read"):
         main(["stages", f"--trainer.default_root_dir={tmp_path}"])

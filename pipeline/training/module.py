@@ -350,14 +350,15 @@ class CaptionModule(L.LightningModule):
         assert self.model is not None
         head = self.model.labels
         assert head is not None
-        if split == "val" and learns_labels(self.optim) and not self.trainer.sanity_checking:
+        learns = split == "val" and self._learns_labels
+        if learns and not self.trainer.sanity_checking:
             head.set_thresholds(shares)
             self.thresholds = head.thresholds.clone()
         examples = self.trainer.datamodule.datasets[split].examples  # type: ignore[attr-defined]
         truth = [examples[record["index"]].labels for record in records]
         scores = label_scores(head, shares, [record["labels"] for record in records], truth)
         untold = [label for label in head.lists if f"AUC of {label}" not in scores]
-        if untold and split == "val" and learns_labels(self.optim):
+        if untold and learns:
             if not self._untold:
                 logger.warning(
                     f"AUC of {', '.join(untold)} is taken to be 0.5 and chooses no epoch: all or none of the "

@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from latentcap.cli.train import TRAIN
 from latentcap.data.errors import UserError
 from latentcap.heads.sweep_grid import STUDIES, Variant, embed_dim, variants
 from latentcap.heads.sweep_report import Trial, markdown, write
@@ -28,8 +29,6 @@ from latentcap.progress import Progress
 
 if TYPE_CHECKING:
     import optuna
-
-TRAIN = (sys.executable, "-P", "-m", "latentcap.cli.main", "train")
 
 
 class TrainingFailed(Exception):

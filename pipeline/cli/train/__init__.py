@@ -13,6 +13,8 @@ VERBS = {
     "validate": "score a checkpoint on the validation images",
     "test": "score a checkpoint on the test images",
 }
+# A training in a process of its own. -P: no file of the working directory is taken for a library.
+TRAIN = (sys.executable, "-P", "-m", "latentcap.cli.main", "train")
 ABOUT = """Train a captioner on your own images, and score it.
 
 A recipe (--config NAME or FILE) holds what differs from the defaults; every setting can also be given on the command

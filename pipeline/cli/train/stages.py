@@ -1,7 +1,7 @@
 """The recipe in stages, in one command: words first, then sentences. Each stage is a ``latentcap train fit``.
 
-``stages.json`` in the run's folder says which stages have begun and which are done, so that the same command, given
-again, goes on where it was.
+``stages.json`` in the run's folder says which stages are done, so that the same command, given again, goes on where it
+was.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from latentcap.batch.journal import written_to_disk
+from latentcap.cli.train import TRAIN
 from latentcap.data.errors import UserError
 
 ABOUT = """Train in stages: the CNN learns which words name what is seen, then the decoder learns sentences. It takes
@@ -48,7 +49,6 @@ class State:
     """What a run's folder remembers."""
 
     arguments: list[str]
-    begun: list[str] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
 
 
@@ -61,18 +61,16 @@ def main(arguments: Sequence[str]) -> int:
     stages = plan(options, given)
     file = options.root / "stages.json"
     kept = [f"--teachers={options.teachers}", f"--seed_everything={options.seed}", *options.start_from, *given]
-    state = _state(file, kept)
+    state = _state(file, kept, stages)
     for number, stage in enumerate(stages, start=1):
         print(f"stage {number} of {len(stages)}, {stage.name}: ", end="", flush=True)
         if stage.name in state.done and (stage.folder / "model" / "config.json").is_file():
             print("done before", flush=True)
             continue
         print(f"latentcap train fit {shlex.join(stage.arguments)}", flush=True)
-        resumes = stage.name in state.begun and (stage.folder / "checkpoints" / "last.ckpt").is_file()
-        if stage.name not in state.begun:
-            state.begun.append(stage.name)
-            _write(file, state)
-        code = _fit([*stage.arguments, *(["--ckpt_path", "last"] if resumes else [])])
+        begun = (stage.folder / "checkpoints" / "last.ckpt").is_file()
+        _write(file, state)
+        code = _fit([*stage.arguments, *(["--ckpt_path", "last"] if begun else [])])
         if code:
             print(f"stage {stage.name} is not done; the same command goes on from there", file=sys.stderr)
             return code
@@ -160,12 +158,14 @@ def _config(argument: str) -> bool:
     return argument.partition("=")[0] in ("-c", "--config")
 
 
-def _state(file: Path, arguments: list[str]) -> State:
+def _state(file: Path, arguments: list[str], stages: Sequence[Stage]) -> State:
     if not file.is_file():
-        if (file.parent / "checkpoints").exists():
-            raise UserError(
-                f"{file.parent} holds a run that was not trained in stages: give another --trainer.default_root_dir."
-            )
+        for stage in stages:
+            if (stage.folder / "checkpoints").exists():
+                raise UserError(
+                    f"{stage.folder} holds a run that was not trained in stages: give another "
+                    "--trainer.default_root_dir."
+                )
         return State(arguments)
     try:
         state = State(**json.loads(file.read_text(encoding="utf-8")))
@@ -188,7 +188,7 @@ def _write(file: Path, state: State) -> None:
 
 def _fit(arguments: Sequence[str]) -> int:
     """A training in a process of its own, whose memory goes with it. Returns its exit code."""
-    child = subprocess.Popen([sys.executable, "-m", "latentcap.cli.main", "train", "fit", *arguments])
+    child = subprocess.Popen([*TRAIN, "fit", *arguments])
     before = signal.signal(signal.SIGTERM, lambda number, frame: child.terminate())
     try:
         while True:
