@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from latentcap.batch.local_engine import share_devices
 from latentcap.data.batches import datamodule
 from latentcap.data.batches.context import ContextBatch, ContextCollator, ContextFields
 from latentcap.data.batches.datamodule import CaptionData
@@ -240,6 +241,13 @@ def test_on_a_gpu_validation_takes_more_images_at_once(monkeypatch: pytest.Monke
         data.datasets = {"val": []}
         data.val_dataloader()
     assert asked == [64, 256, 32]
+
+
+def test_processes_share_gpus_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert share_devices("cuda", 5) == ["cuda:0", "cuda:1", "cuda:0", "cuda:1", "cuda:0"]
+    assert share_devices("cuda:1", 2) == ["cuda:1", "cuda:1"]
+    assert share_devices("cpu", 2) == ["cpu", "cpu"]
 
 
 # On a GPU ------------------------------------------------------------------------------------------------------------

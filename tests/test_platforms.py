@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from latentcap.data.cores import available_cores
 from tests.helpers import tiny_captioner
 
 HIDE = """
@@ -45,3 +47,17 @@ def test_every_module_is_imported_where_unix_is_hidden() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"), [("max 100000", 6), ("250000 100000", 3), ("50000 100000", 1), ("900000 100000", 6), ("", 6)]
+)
+def test_a_container_has_as_many_cores_as_its_quota_pays_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quota: str, cores: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(6)), raising=False)
+    (tmp_path / "cpu.max").write_text(quota)
+    monkeypatch.setattr("latentcap.data.cores.QUOTA", tmp_path / "cpu.max")
+    assert available_cores() == cores
+    monkeypatch.setattr("latentcap.data.cores.QUOTA", tmp_path / "none")
+    assert available_cores() == 6

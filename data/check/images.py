@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 import warnings
 from array import array
 from collections import Counter
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 
 from latentcap.data.check.report import Duplicate
 from latentcap.data.columns import each
+from latentcap.data.cores import available_cores
 from latentcap.data.example import Example
 from latentcap.data.image import ImageRef, decode_image
 
@@ -42,7 +42,7 @@ def read_images(examples: Sequence[Example], progress: Callable[[int, int], None
     for ref in _refs(examples):
         images.numbers.setdefault(hash(ref), len(images.numbers))
     waiting = _distinct(examples, images.numbers)
-    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, 2 * available_cores())) as pool:
         warnings.simplefilter("ignore")  # Pillow's, on harmless oddities of files that it reads
         while batch := list(itertools.islice(waiting, 64)):
             for ref, (digest, size, error) in zip(batch, pool.map(_read, batch), strict=True):

@@ -15,6 +15,8 @@ from latentcap.batch.pool import Block, in_processes, in_threads
 from latentcap.batch.settings import BATCH, WorkerSettings
 from latentcap.batch.worker import Worker
 from latentcap.data.errors import UserError
+from latentcap.inference.engine import choose_engine
+from latentcap.inference.precision import fast_dtype
 
 
 class LocalEngine(Engine):
@@ -24,7 +26,7 @@ class LocalEngine(Engine):
         settings: what each process loads. An empty device is a GPU where there is one.
         search: settings of the search that differ from the model's own.
         workers: threads, shared out among the processes.
-        devices: processes. With one, this process does the work itself.
+        devices: processes, which GPUs are shared out among. With one, this process does the work itself.
 
     Raises:
         UserError: the model folder, the device or a setting of the search cannot be used.
@@ -41,22 +43,29 @@ class LocalEngine(Engine):
     ) -> None:
         device = choose_device(settings.device)
         here = replace(settings, device=device if devices == 1 else "cpu")
-        if device == "cuda" and devices > torch.cuda.device_count():
-            raise UserError(f"--devices {devices}: there are {torch.cuda.device_count()} GPUs.")
         captioner = Worker.load(here).captioner
         self.search = captioner.search_config(**search)
         self.settings = replace(settings, device=device, search=self.search)
         self.worker = Worker(captioner, self.settings)
         self.devices, self.workers = devices, max(1, workers // devices)
         self.batch_size = batch_size
-        self.described = f"{captioner.engine}, {str(captioner.dtype).removeprefix('torch.')}"
+        there, dtype = torch.device(device), captioner.dtype
+        if settings.dtype is None and here.device != device:
+            dtype = fast_dtype(there)
+        self.described = f"{choose_engine(settings.engine, there, dtype)}, {str(dtype).removeprefix('torch.')}"
 
     def map(self, blocks: Iterator[Block]) -> Iterator[list[Record]]:
         if self.devices == 1:
             return in_threads(self.worker, blocks, self.workers)
-        numbered = self.settings.device == "cuda"
-        each = [replace(self.settings, device=f"cuda:{n}") if numbered else self.settings for n in range(self.devices)]
+        each = [replace(self.settings, device=name) for name in share_devices(self.settings.device, self.devices)]
         return in_processes([partial(Worker.load, one) for one in each], blocks, self.workers)
+
+
+def share_devices(device: str, processes: int) -> list[str]:
+    """The device of each process: GPUs by turns where none is named by its number."""
+    if device != "cuda":
+        return [device] * processes
+    return [f"cuda:{number % torch.cuda.device_count()}" for number in range(processes)]
 
 
 def choose_device(given: str) -> str:

@@ -28,6 +28,7 @@ from latentcap.bench.memory import kib
 from latentcap.bench.timing import Section, Setting, Spread, in_turns, ratio, type_name
 from latentcap.captioner import CPU_BATCH
 from latentcap.data.batches.transforms import eval_transform, load_image
+from latentcap.data.cores import available_cores
 from latentcap.data.example import ImageRef
 from latentcap.data.jsonl import to_line
 from latentcap.inference.engine import inference_backbone
@@ -52,7 +53,7 @@ def bench(setting: Setting, *, folder: Path, images: Path | None) -> list[Sectio
 
 def _against_backbone(setting: Setting, folder: Path, refs: Sequence[ImageRef], shown: str) -> Section:
     setting.say(f"batch: {len(refs)} files to captions, against the CNN alone")
-    workers = os.cpu_count() or 1
+    workers = available_cores()
     with TemporaryDirectory() as temporary:
         engines = {beams: engine_for(setting, folder, beams, workers) for beams in (1, 3)}
         alone, layout = _backbone_alone(setting, engines[1], refs)
@@ -151,7 +152,7 @@ class _Listed:
 
 def _beams(setting: Setting, folder: Path, refs: Sequence[ImageRef]) -> Section:
     setting.say(f"batch: beam {', '.join(map(str, BEAMS))}")
-    workers = os.cpu_count() or 1
+    workers = available_cores()
     with TemporaryDirectory() as temporary:
         calls = {beams: program(engine_for(setting, folder, beams, workers), refs, Path(temporary)) for beams in BEAMS}
         times = in_turns({str(beams): call for beams, call in calls.items()}, setting, warmup=1)

@@ -26,6 +26,7 @@ from latentcap.bench.captioning import pictures
 from latentcap.bench.memory import kib
 from latentcap.bench.timing import Section, Setting
 from latentcap.captioner import Captioner
+from latentcap.data.cores import available_cores
 from latentcap.data.example import ImageRef
 
 CLIENTS = (1, 8, 64)
@@ -162,7 +163,7 @@ def _one_at_a_time(
 def _batch_rate(setting: Setting, folder: Path, refs: Sequence[ImageRef], *, total: int) -> tuple[float, float]:
     """``latentcap caption`` on as many images, the model loaded: images a second, ms of a core for each."""
     setting.say("serve: batch captioning")
-    engine = LocalEngine(WorkerSettings(str(folder), device=str(setting.device)), {}, workers=os.cpu_count() or 1)
+    engine = LocalEngine(WorkerSettings(str(folder), device=str(setting.device)), {}, workers=available_cores())
     many = [refs[place % len(refs)] for place in range(total)]
     with TemporaryDirectory() as temporary:
         program(engine, many[:64], Path(temporary))()

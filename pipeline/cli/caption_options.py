@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from latentcap.batch.studies import ALL
 from latentcap.cli.model_option import add_model_option
 from latentcap.cli.search_options import add_search_options
 from latentcap.config import ENGINES
+from latentcap.data.cores import available_cores
 from latentcap.data.readers.fields import is_frame
 from latentcap.data.video import parse_interval
 
@@ -188,11 +188,17 @@ def add_machine_options(group: argparse._ArgumentGroup) -> None:
     add(
         "--workers",
         type=positive,
-        default=os.cpu_count() or 1,
+        default=available_cores(),
         metavar="N",
         help="threads that each take batches from file to caption (default: one for each core, %(default)s)",
     )
-    add("--devices", type=positive, default=1, metavar="N", help="processes, one for each GPU (default: %(default)s)")
+    add(
+        "--devices",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="processes, which GPUs are shared out among; several keep one GPU busier (default: %(default)s)",
+    )
     add("--num-shards", type=int, metavar="N", help="parts that the job is divided into, one for each machine")
     add(
         "--shard-index",

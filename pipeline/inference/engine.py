@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from latentcap.config import ENGINES, BackboneConfig
+from latentcap.data.cores import available_cores
 from latentcap.data.errors import UserError
 from latentcap.data.files import written_whole
 from latentcap.inference.onnx_network import OnnxNetwork
@@ -240,7 +241,7 @@ class OpenVINONetwork:
         import openvino
 
         core = openvino.Core()
-        streams = max(1, _cores() // threads)
+        streams = max(1, available_cores() // threads)
         settings = {
             "INFERENCE_PRECISION_HINT": self.precision,
             "INFERENCE_NUM_THREADS": streams * threads,
@@ -274,11 +275,6 @@ class OpenVINONetwork:
             graph = frontend.convert(frontend.load(decoder))
         graph.reshape([-1, *self.size])
         return graph
-
-
-def _cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _keep(path: Path, compiled: bytes) -> None:

@@ -175,13 +175,16 @@ class LabelHead(nn.Module):
             shares = self.shares(name, part)
             if name in self.lists:
                 named = shares > self.thresholds[self.span(name)]
-                for row, share, chosen in zip(found, shares, named, strict=True):
-                    values = [value for value, there in zip(self.classes[name], chosen.tolist(), strict=True) if there]
-                    row[name] = (SEVERAL.join(values), float((share[chosen] if values else share).max()))
+                surest = shares.masked_fill(~named & named.any(1, keepdim=True), 0).amax(1)
+                values: list[list[str]] = [[] for _ in found]
+                for index, place in named.nonzero().tolist():
+                    values[index].append(self.classes[name][place])
+                for row, share, several in zip(found, surest.tolist(), values, strict=True):
+                    row[name] = (SEVERAL.join(several), share)
                 continue
             best, indices = shares.max(-1)
-            for row, share, index in zip(found, best.tolist(), indices.tolist(), strict=True):
-                row[name] = (self.classes[name][index], share)
+            for row, share, place in zip(found, best.tolist(), indices.tolist(), strict=True):
+                row[name] = (self.classes[name][place], share)
         return found
 
     def span(self, name: str) -> slice:

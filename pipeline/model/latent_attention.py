@@ -158,7 +158,9 @@ def _read_fused(
     """
     dtype = product_dtype(queries.device.type)
     if own is None or own_keys is None:
-        asked, keys, values = queries.flatten(1, 3).unsqueeze(1), keys.unsqueeze(1), values.unsqueeze(1)
+        asked, alike = queries.flatten(1, 3).unsqueeze(1), keys is values
+        values = values.unsqueeze(1)
+        keys = values if alike else keys.unsqueeze(1)
         mask = None if mask is None else mask[:, None, None]  # (B, 1, 1, S)
     else:
         batch, captions, steps, heads, _ = queries.shape
@@ -174,9 +176,9 @@ def _read_fused(
                 readable[..., size:] = own_mask
             mask = readable.repeat_interleave(heads, 2)
     with full_precision(queries):
-        read = scaled_dot_product_attention(
-            asked.to(dtype), keys.to(dtype), values.to(dtype), attn_mask=mask, scale=1.0
-        )
+        latents = values.to(dtype)
+        compared = latents if keys is values else keys.to(dtype)
+        read = scaled_dot_product_attention(asked.to(dtype), compared, latents, attn_mask=mask, scale=1.0)
     return read.reshape(queries.shape)
 
 
@@ -193,8 +195,8 @@ def product_dtype(device: str) -> torch.dtype:
 def into_latent_space(queries: Tensor, up_key: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Queries (..., H, K) by the keys' weights (H, K, D) to scaled queries in the latent space (..., H, D)."""
     with full_precision(queries):
-        scaled = queries.to(dtype) / math.sqrt(up_key.shape[1])
-        return torch.einsum("...hk,hkd->...hd", scaled, up_key.to(dtype))
+        scaled = (up_key / math.sqrt(up_key.shape[1])).to(dtype)
+        return torch.einsum("...hk,hkd->...hd", queries.to(dtype), scaled)
 
 
 def out_of_latent_space(latents: Tensor, up_value: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from starlette.requests import Request
 from torch import Tensor
 
 from latentcap.captioner import Caption, Captioner
+from latentcap.data.cores import available_cores
 from latentcap.data.errors import UserError
 from latentcap.serve.asked import Asked, search_of
 from latentcap.serve.batcher import Batcher, Job
@@ -110,7 +110,7 @@ class Service:
         self.watch = Watch()
         self._accepted = 0
         self._arriving = 0
-        cores = os.cpu_count() or 1
+        cores = available_cores()
         self._decoders = ThreadPoolExecutor(cores, "decode", torch.set_num_threads, (1,))
         self.batcher = Batcher(
             batch_size=batch_size,

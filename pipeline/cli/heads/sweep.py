@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latentcap.cli.train import TRAIN
+from latentcap.data.cores import available_cores
 from latentcap.data.errors import UserError
 from latentcap.heads.sweep_grid import STUDIES, Variant, embed_dim, variants
 from latentcap.heads.sweep_report import Trial, markdown, write
@@ -205,7 +206,7 @@ def train(variant: Variant, seed: int, options: argparse.Namespace, size: int) -
     command += [f"--{name}={value}" for name, value in settings.items()]
     if (folder / "checkpoints" / "last.ckpt").is_file():
         command += ["--ckpt_path", "last"]
-    threads = max(1, (os.cpu_count() or 1) // options.jobs)
+    threads = max(1, available_cores() // options.jobs)
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ} if options.jobs > 1 else dict(os.environ)
     before = _spent(folder)
     start = time.monotonic()
