@@ -16,7 +16,7 @@ from latentcap.caption import Caption, caption_of
 from latentcap.data.batches.context import ContextBatch, ContextCollator, ContextFields
 from latentcap.data.batches.image_config import ImageConfig
 from latentcap.data.batches.tokenizer import CaptionTokenizer
-from latentcap.data.batches.transforms import fit_image, normalise
+from latentcap.data.batches.transforms import fit_image, load_image, normalise
 from latentcap.data.batches.views import ViewSlots, in_slots
 from latentcap.data.errors import UserError
 from latentcap.data.image import ImageRef, to_rgb
@@ -286,9 +286,10 @@ class Captioner:
         return placed.flatten(1, 2), mask
 
     def _tensor(self, image: ImageLike) -> Tensor:
-        if isinstance(image, str | Path):
-            image = ImageRef(str(image))
-        return self.transform(to_rgb(image) if isinstance(image, Image.Image) else image.open())
+        if isinstance(image, Image.Image):
+            return self.transform(to_rgb(image))
+        ref = image if isinstance(image, ImageRef) else ImageRef(str(image))
+        return self.transform(load_image(ref, self.image))
 
 
 def pixel_seed(views: Sequence[Tensor]) -> int:

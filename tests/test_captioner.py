@@ -14,11 +14,15 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from latentcap.batch.inputs import Input
+from latentcap.batch.settings import WorkerSettings
+from latentcap.batch.worker import Worker
 from latentcap.captioner import Caption, Captioner
 from latentcap.config import ContextConfig, FusionConfig
 from latentcap.data.batches.context import ContextFields
 from latentcap.data.batches.tokenizer import CaptionTokenizer
 from latentcap.data.errors import UserError
+from latentcap.data.image import ImageRef
 from latentcap.model.caption_model import CaptionModel
 from tests.helpers import tiny_captioner, tiny_config
 
@@ -92,6 +96,23 @@ def test_paths_images_and_batches_agree(folder: Path, tmp_path: Path) -> None:
     one = captioner.caption(pictures(5), batch_size=1)
     assert [c.text for c in captioner.caption(paths, batch_size=2)] == [c.text for c in one]
     assert [c.text for c in captioner.caption([str(path) for path in paths])] == [c.text for c in one]
+
+
+def test_a_large_photograph_is_decoded_as_small_as_the_program_does(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "large.jpg"
+    Image.effect_noise((1600, 1200), 90).convert("RGB").save(path)
+    captioner = Captioner.from_pretrained(folder)
+    asked, transform = [], captioner.transform
+
+    def watch(image: Image.Image) -> torch.Tensor:
+        asked.append(image.size)
+        return transform(image)
+
+    captioner.transform = watch  # type: ignore[assignment]
+    caption = captioner.caption([path])[0]
+    assert asked == [(200, 150)]
+    record = Worker(captioner, WorkerSettings(str(folder)))([Input("large.jpg", (ImageRef(str(path)),))])[0]
+    assert (record["caption"], record["score"]) == (caption.text, round(caption.score, 4))
 
 
 def test_a_caption_says_what_it_is_made_of(folder: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from latentcap.bench.timing import Section, Setting, Spread, in_turns, ratio
 from latentcap.captioner import Captioner
+from latentcap.data.batches.transforms import load_image
 from latentcap.data.example import Example
 from latentcap.inference.folded_decoder import FoldedDecoder, fold_decoder
 from latentcap.model.decoder import Decoder
@@ -80,7 +81,7 @@ def _caption(
     config, device = captioner.search_config(**search), captioner.device
     with _timed(captioner.model.decoder.fusion, decoder, device) as fusion:
         start = _now(device)
-        views = [captioner.transform(image.open()) for image in example.images]
+        views = [captioner.transform(load_image(image, captioner.image)) for image in example.images]
         context = captioner.collate_context.examples([example])
         read = _now(device)
         memory = captioner.encode([views], context)
