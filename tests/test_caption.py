@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from latentcap.captioner import Captioner
-from latentcap.cli.caption import main, read_contexts
+from latentcap.cli.caption import main
+from latentcap.cli.caption_input import read_contexts
 from latentcap.config import ContextConfig
 from latentcap.data.errors import UserError
 from tests.helpers import Program, real_data, tiny_captioner

@@ -13,9 +13,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -23,33 +21,24 @@ from typing import Any
 
 from latentcap.batch.engine import Engine
 from latentcap.batch.inputs import Inputs
-from latentcap.batch.journal import digest
 from latentcap.batch.merge import merge
-from latentcap.batch.newer import newer
 from latentcap.batch.outputs import MERGING, REPORTS, SECTIONED, Output, choose_format
-from latentcap.batch.plan import failed_before, plan
-from latentcap.batch.run import SKIPPED, Run
-from latentcap.batch.run_folder import RunFolder, model_hash
+from latentcap.batch.run import Run
+from latentcap.batch.run_folder import model_hash
 from latentcap.batch.settings import WorkerSettings
 from latentcap.batch.shards import Shard, choose_shard
-from latentcap.batch.studies import choose_studies
 from latentcap.batch.summary import Summary
-from latentcap.batch.tables import Columns
 from latentcap.batch.watch import Watch
 from latentcap.batch.wording import Wording
+from latentcap.cli.caption_input import choose_inputs, only_failed
 from latentcap.cli.caption_options import parse
 from latentcap.cli.caption_output import choose_output
+from latentcap.cli.caption_report import announce, printable, report, show_gallery, show_plan, tell
 from latentcap.cli.search_options import search_settings
 from latentcap.data.errors import UserError
 from latentcap.data.jsonl import iter_jsonl
 from latentcap.data.kinds import is_image
-from latentcap.data.readers.rows import iter_rows
 from latentcap.data.video import require_pyav
-from latentcap.model_folder import read_config
-from latentcap.pages.gallery import write_gallery
-
-SHOWN_FAILURES = 5
-
 
 MakeEngine = Callable[[argparse.Namespace, WorkerSettings], Engine]
 
@@ -173,78 +162,6 @@ def watch(run: Run, inputs: Inputs, engine: Engine, options: argparse.Namespace)
     return run.summary
 
 
-# What goes in ---------------------------------------------------------------------------------------------------------
-
-
-def choose_inputs(options: argparse.Namespace, shard: Shard, kind: str) -> Inputs:
-    """The images and what is known of each. Raises UserError where there are none."""
-    config = read_config(options.model)
-    columns = Columns(
-        image=options.image_column,
-        context=options.context_column,
-        root=options.image_root,
-        numbers=tuple(config["fields"]["numbers"]),
-        categories=tuple(config["fields"]["categories"]),
-        reads_context=config["model"]["context"]["encoder"] != "none",
-    )
-    if not columns.reads_context and (options.context or options.contexts or options.context_column):
-        raise UserError(
-            f"{options.model} reads no context: it was trained without any. Leave out --context, --contexts and "
-            "--context-column, or train a model on examples that have some."
-        )
-    context = choose_context(options)
-    inputs = Inputs(
-        options.images,
-        columns=columns,
-        context=context,
-        videos=options.every > 0,
-        belongs=partial(Shard.holds, shard, whole_tars=kind == "webdataset") if shard.number > 1 else lambda item: True,
-        may_be_empty=options.watch,
-        grouped=choose_studies(options.frame, views=config["model"].get("max_views", 1), reports=kind in REPORTS),
-    )
-    first = next(iter(inputs), None)
-    if options.contexts and first and not any(context(item.name) for item in inputs):
-        raise UserError(
-            f"{options.contexts}: none of its files is among the images. It names "
-            f"'{next(iter(read_contexts(options.contexts)), '')}', ...; the images are called '{first.name}', ..., as "
-            "in the output."
-        )
-    return inputs
-
-
-def choose_context(options: argparse.Namespace) -> Callable[[str], str | None]:
-    """The context of an input by its name."""
-    if options.contexts is not None:
-        return read_contexts(options.contexts).get
-    return lambda name: options.context
-
-
-def read_contexts(path: Path) -> dict[str, str]:
-    """Contexts by the names of files: JSON Lines, or a table with these columns."""
-    known: dict[str, str] = {}
-    rows = iter_rows(path) if path.suffix.lower() in (".csv", ".tsv", ".parquet") else iter_jsonl(path)
-    for number, row in enumerate(rows, start=1):
-        file, context = row.get("file"), row.get("context")
-        if not isinstance(file, str) or not (context is None or isinstance(context, str)):
-            raise UserError(
-                f'{path}, row {number}: {{"file": "...", "context": "..."}} is needed on every line, or a table '
-                "with the columns file and context."
-            )
-        if context:
-            known[file] = context
-    return known
-
-
-def only_failed(inputs: Inputs, output: Output, folder: RunFolder) -> int:
-    """Leave of the inputs those that have failed before. Returns how many there are."""
-    failed, belongs = failed_before(folder.errors, output.journal), inputs.belongs
-    inputs.belongs = lambda item: digest(item.name) in failed and belongs(item)
-    return len(failed)
-
-
-# What comes out -------------------------------------------------------------------------------------------------------
-
-
 def worker_settings(options: argparse.Namespace, output: Output) -> WorkerSettings:
     """What each process that captions loads and writes."""
     return WorkerSettings(
@@ -307,90 +224,6 @@ def settings(options: argparse.Namespace, kind: str, shard: Shard) -> dict[str, 
         "shard": str(shard),
         **texts,
     }
-
-
-# What is said ---------------------------------------------------------------------------------------------------------
-
-
-def announce(options: argparse.Namespace, shard: Shard, output: Output, summary: Summary) -> None:
-    if options.quiet:
-        return
-    if shard.number > 1:
-        source = f" (from {shard.source})" if shard.source else ""
-        print(f"part {shard.index} of {shard.number}{source}: {output}", file=sys.stderr)
-    if summary.resumed:
-        print(f"resuming: {summary.resumed:,} already in {output} (--overwrite starts anew)", file=sys.stderr)
-
-
-def report(run: Run, folder: RunFolder, output: Output, *, quiet: bool, kept: bool) -> None:
-    """Name the first failures and what was skipped, and say what was done."""
-    summary = run.summary
-    if run.skipped:
-        for record in run.skipped[:SHOWN_FAILURES]:
-            tell(f"skipped {record['file']}: {record['skipped']}")
-        if len(run.skipped) > SHOWN_FAILURES:
-            tell(f"... and {len(run.skipped) - SHOWN_FAILURES:,} more")
-        if kept:
-            tell(f"listed in {folder.path / SKIPPED}")
-    if summary.failed:
-        for record in islice(folder.errors, SHOWN_FAILURES):
-            tell(f"cannot caption {record['file']}: {record['error']}")
-        if summary.failed > SHOWN_FAILURES:
-            tell(f"... and {summary.failed - SHOWN_FAILURES:,} more")
-            tell_reasons("failed", summary.failures)
-        if kept:
-            tell(f"listed in {folder.errors.path}")
-    if not quiet:
-        if summary.skipped > min(SHOWN_FAILURES, len(run.skipped)):
-            tell_reasons("skipped", summary.skips)
-        tell(f"{summary}: {output}")
-
-
-def tell_reasons(what: str, reasons: Counter[str]) -> None:
-    """How many were skipped or failed for each reason, the most frequent first."""
-    for reason, number in reasons.most_common(SHOWN_FAILURES):
-        tell(f"{number:,} {what}: {reason}")
-
-
-def tell(text: str) -> None:
-    print(printable(text), file=sys.stderr)
-
-
-def show_plan(options: argparse.Namespace, inputs: Inputs, output: Output, folder: RunFolder) -> int:
-    """Say what a run would do. Returns the exit code."""
-    if options.retry_failed:
-        only_failed(inputs, output, folder)
-    changed = newer(inputs, output, folder.times) if options.changed else {}
-    summary, names = plan(inputs, output, anew=options.overwrite, stale=changed)
-    for name in names:
-        print(printable(name))
-    if summary.left > len(names):
-        print(f"... and {summary.left - len(names):,} more")
-    tell_reasons("would be skipped", summary.skips)
-    tell_reasons("would fail", summary.failures)
-    tell(
-        f"{summary.left:,} to caption, {summary.earlier:,} captioned before, {summary.skipped:,} skipped, "
-        f"{summary.failed:,} failed of {summary.seen:,} seen: {output}"
-    )
-    return 0
-
-
-def printable(text: str) -> str:
-    """Without what a terminal cannot show: a name's bytes that are not UTF-8, and control characters."""
-    shown = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in shown)
-
-
-def show_gallery(options: argparse.Namespace, inputs: Inputs, output: Output, folder: RunFolder) -> None:
-    from latentcap.batch.cards import cards
-
-    try:
-        shown = cards(inputs, output.journal, folder.errors, every=options.every)
-        write_gallery(options.gallery, shown, title="Captions")
-    except OSError as error:
-        raise UserError(f"--gallery {options.gallery}: cannot be written ({error.strerror}).") from None
-    if not options.quiet:
-        print(f"gallery: {options.gallery}", file=sys.stderr)
 
 
 def merge_outputs(arguments: Sequence[str]) -> int:
