@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from latentcap.data.cores import available_cores
+from latentcap.data.cores import available_cores, keep_to_quota
 from tests.helpers import tiny_captioner
 
 HIDE = """
@@ -59,5 +59,12 @@ def test_a_container_has_as_many_cores_as_its_quota_pays_for(
     (tmp_path / "cpu.max").write_text(quota)
     monkeypatch.setattr("latentcap.data.cores.QUOTA", tmp_path / "cpu.max")
     assert available_cores() == cores
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    keep_to_quota()
+    assert os.environ["OMP_NUM_THREADS"] == "5"  # as somebody has said
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    keep_to_quota()
+    assert os.environ.get("OMP_NUM_THREADS") == (str(cores) if cores < 6 else None)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("latentcap.data.cores.QUOTA", tmp_path / "none")
     assert available_cores() == 6

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from latentcap.data.cores import keep_to_quota
 from latentcap.data.errors import UserError
 from latentcap.inference.memory import keep_freed_memory
 
@@ -14,6 +15,7 @@ from latentcap.inference.memory import keep_freed_memory
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Call ``main`` and exit with what it returns (None is 0); 2 for a UserError, 130 when interrupted."""
     keep_freed_memory()
+    keep_to_quota()
     try:
         code = main() or 0
         sys.stdout.flush()
