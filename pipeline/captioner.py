@@ -22,9 +22,8 @@ from latentcap.data.errors import UserError
 from latentcap.data.image import ImageRef, to_rgb
 from latentcap.data.readers.medical.composed import state
 from latentcap.in_the_box import find_model
-from latentcap.inference.engine import asked_engine, choose_engine
+from latentcap.inference.engine import choose_computing
 from latentcap.inference.folded_model import FoldedModel
-from latentcap.inference.precision import fast_dtype
 from latentcap.model.caption_model import CaptionModel
 from latentcap.model.fusion import Memory
 from latentcap.model.prune import parse_budget, set_budget
@@ -110,8 +109,7 @@ class Captioner:
                 heads.
         """
         device = torch.device(device)
-        dtype = dtype or (torch.float32 if asked_engine(engine) == "onnxruntime" else fast_dtype(device))
-        engine = choose_engine(engine, device, dtype)
+        engine, dtype = choose_computing(engine, device, dtype)
         saved = SavedModel.read(find_model(folder, revision), compiled=dtype if engine == "openvino" else None)
         if heads is not None:
             set_budget(saved.model, *parse_budget(heads))

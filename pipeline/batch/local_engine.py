@@ -15,8 +15,8 @@ from latentcap.batch.pool import Block, in_processes, in_threads
 from latentcap.batch.settings import BATCH, WorkerSettings
 from latentcap.batch.worker import Worker
 from latentcap.data.errors import UserError
-from latentcap.inference.engine import choose_engine
-from latentcap.inference.precision import fast_dtype
+from latentcap.inference.engine import choose_computing
+from latentcap.inference.precision import dtype_named
 
 
 class LocalEngine(Engine):
@@ -49,10 +49,8 @@ class LocalEngine(Engine):
         self.worker = Worker(captioner, self.settings)
         self.devices, self.workers = devices, max(1, workers // devices)
         self.batch_size = batch_size
-        there, dtype = torch.device(device), captioner.dtype
-        if settings.dtype is None and here.device != device:
-            dtype = fast_dtype(there)
-        self.described = f"{choose_engine(settings.engine, there, dtype)}, {str(dtype).removeprefix('torch.')}"
+        engine, dtype = choose_computing(settings.engine, torch.device(device), dtype_named(settings.dtype))
+        self.described = f"{engine}, {str(dtype).removeprefix('torch.')}"
 
     def map(self, blocks: Iterator[Block]) -> Iterator[list[Record]]:
         if self.devices == 1:

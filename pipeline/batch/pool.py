@@ -13,7 +13,6 @@ from typing import Any
 
 from latentcap.batch.inputs import Input
 from latentcap.batch.journal import Record
-from latentcap.data.cores import available_cores
 from latentcap.data.errors import UserError
 
 Block = Sequence[Input]
@@ -29,8 +28,7 @@ def in_threads(work: Work, blocks: Iterator[Block], workers: int) -> Iterator[li
     import torch
 
     threads = torch.get_num_threads()
-    share = max(1, min(threads, available_cores()) // workers)
-    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(share,))
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(max(1, threads // workers),))
     try:
         jobs = (pool.submit(work, block) for block in blocks)
         waiting: deque[Future[list[Record]]] = deque(islice(jobs, workers + 1))
@@ -129,7 +127,7 @@ def _serve(connection: Connection, load: Callable[[], Work], workers: int) -> No
     except Exception as error:
         connection.send((-1, error))
         return
-    share = max(1, min(torch.get_num_threads(), available_cores()) // workers)
+    share = max(1, torch.get_num_threads() // workers)
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(share,)) as pool:
         try:
             while True:

@@ -21,6 +21,7 @@ from latentcap.data.errors import UserError
 from latentcap.data.example import ImageRef
 from latentcap.data.readers.medical.headings import under_headings
 from latentcap.data.video import samples
+from latentcap.inference.precision import dtype_named
 
 DIGITS = 4  # of scores and confidences
 
@@ -44,7 +45,7 @@ class Worker:
     @classmethod
     def load(cls, settings: WorkerSettings) -> Self:
         """A worker with the model that the settings name. Raises UserError where it cannot be loaded."""
-        dtype = None if settings.dtype is None else getattr(torch, settings.dtype)
+        dtype = dtype_named(settings.dtype)
         captioner = Captioner.from_pretrained(
             settings.model, device=settings.device, dtype=dtype, heads=settings.heads, engine=settings.engine
         )

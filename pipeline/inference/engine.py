@@ -28,6 +28,7 @@ from latentcap.data.cores import available_cores
 from latentcap.data.errors import UserError
 from latentcap.data.files import written_whole
 from latentcap.inference.onnx_network import OnnxNetwork
+from latentcap.inference.precision import fast_dtype
 from latentcap.model.stored_backbone import BackboneFacts, StoredBackbone, weights_hash
 
 if TYPE_CHECKING:
@@ -69,6 +70,12 @@ def choose_engine(wanted: str | None, device: torch.device, dtype: torch.dtype) 
     if wanted == "openvino" and not fits:
         raise UserError(f"engine 'openvino' computes in float32 or bfloat16 on a CPU, not in {dtype} on {device.type}.")
     return wanted
+
+
+def choose_computing(engine: str | None, device: torch.device, dtype: torch.dtype | None) -> tuple[str, torch.dtype]:
+    """The engine and the precision for a device: what is wanted, else the fastest. Raises UserError as above."""
+    dtype = dtype or (torch.float32 if asked_engine(engine) == "onnxruntime" else fast_dtype(device))
+    return choose_engine(engine, device, dtype), dtype
 
 
 def inference_backbone(

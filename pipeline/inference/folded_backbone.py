@@ -33,23 +33,22 @@ def inference_stem(backbone: Backbone, dtype: torch.dtype) -> nn.Module:
 
 
 def _inference_copy(net: Net, dtype: torch.dtype, size: Sequence[int]) -> Net:
-    device = next(net.parameters()).device
-    net = _frozen_copy(net).cpu()  # where a first image takes no seconds
-    folded = _frozen_copy(net)
+    device, folded = next(net.parameters()).device, _frozen_copy(net)
     probe = torch.randn(*size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = folded(probe)
     _fold(folded.net if isinstance(folded, Backbone) else folded)
     with torch.inference_mode():
         same = (expected - folded(probe)).norm() <= TOLERANCE * expected.norm()
-    found = folded if same else net
+    found = folded if same else _frozen_copy(net)
     if device.type == "cuda":
         _spare_cudnn(found)
     return found.to(device, dtype)
 
 
 def _frozen_copy(net: Net) -> Net:
-    return copy.deepcopy(net).eval().requires_grad_(False)
+    """On the CPU, where a first image takes no seconds."""
+    return copy.deepcopy(net).eval().requires_grad_(False).cpu()
 
 
 class DepthwiseConvolution(nn.Module):

@@ -26,6 +26,12 @@ def use_tensor_cores(device: torch.device) -> None:
         torch.set_float32_matmul_precision("high")
 
 
+def dtype_named(name: str | None) -> torch.dtype | None:
+    """The type of a name such as "bfloat16"; None where none is given."""
+    found: torch.dtype | None = None if name is None else getattr(torch, name)
+    return found
+
+
 def fast_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the device multiplies it, float16 on other GPUs, else float32."""
     if multiplies_bfloat16(device):

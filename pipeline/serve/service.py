@@ -20,6 +20,7 @@ from torch import Tensor
 from latentcap.captioner import Caption, Captioner
 from latentcap.data.cores import available_cores
 from latentcap.data.errors import UserError
+from latentcap.inference.precision import dtype_named
 from latentcap.serve.asked import Asked, search_of
 from latentcap.serve.batcher import Batcher, Job
 from latentcap.serve.errors import ApiError
@@ -35,7 +36,7 @@ class Served:
 
     def __init__(self, folder: Path, *, device: str, dtype: str | None, engine: str | None) -> None:
         self.folder, self.device, self.engine = folder, device, engine
-        self.dtype = None if dtype is None else getattr(torch, dtype)
+        self.dtype = dtype_named(dtype)
         self.full = self._load(None)
         self._fewer: OrderedDict[str, Captioner] = OrderedDict()
         self._lock = Lock()
