@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
+import torch
 
 from latentcap.data.errors import UserError
 from latentcap.model.caption_model import CaptionModel
@@ -70,3 +73,23 @@ def test_mistakes_name_the_parts() -> None:
         OptimConfig(rewards={"CIDEr-D": 0.0})
     with pytest.raises(UserError, match=r"names backbone, which is not trained at all.*--model.optim.start_epoch \{\}"):
         Stages(tiny_model(), OptimConfig(start_epoch={"backbone": 2}))
+
+
+def test_a_run_from_before_the_fused_kernel_goes_on() -> None:
+    """Its checkpoint says how its own optimizer computed; what it has learned is taken over either way."""
+    torch.manual_seed(0)
+    model = CaptionModel(tiny_config(), vocab_size=len(tiny_tokenizer()))
+    now = build_optimizer(model.named_parameters(), OptimConfig())
+    assert all(group["fused"] for group in now.param_groups)
+    before = torch.optim.AdamW([{**group, "fused": None} for group in now.param_groups])
+    states = []
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    for optimizer in (before, now):
+        weights = copy.deepcopy(model.state_dict())
+        optimizer.load_state_dict(before.state_dict())
+        optimizer.step()
+        states.append(copy.deepcopy(model.state_dict()))
+        model.load_state_dict(weights)
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value)

@@ -58,11 +58,9 @@ def test_it_is_the_mean_over_all_words_of_what_they_cost_more() -> None:
     with torch.no_grad():
         for each in batches:
             inputs, targets = each.tokens[..., :-1], each.tokens[..., 1:]
-            own, other = (
-                next_word_loss(model.decoder, inputs, targets, model.encode(**which.inputs()))[0]
-                for which in (each, exchanged(each, "image"))
-            )
-            worth.update(model, each, own)
+            memory, of_others = (model.encode(**which.inputs()) for which in (each, exchanged(each, "image")))
+            own, other = (next_word_loss(model.decoder, inputs, targets, read)[0] for read in (memory, of_others))
+            worth.update(model, each, memory, own)
             total, words = total + float(other - own) * int((targets > 0).sum()), words + int((targets > 0).sum())
     assert words == 4 * 3 + 2
     found = worth.compute()
@@ -74,10 +72,10 @@ def test_it_is_the_mean_over_all_words_of_what_they_cost_more() -> None:
 def test_where_nothing_can_be_exchanged_there_is_no_number() -> None:
     model = tiny_captioner().model.eval()
     worth = Worth()
-    worth.update(model, batch(1), torch.tensor(1.0))
+    worth.update(model, one := batch(1), model.encode(**one.inputs()), torch.tensor(1.0))
     assert worth.compute() == {}
     with torch.no_grad():
-        worth.update(model, batch(2, known=False), torch.tensor(1.0))
+        worth.update(model, two := batch(2, known=False), model.encode(**two.inputs()), torch.tensor(1.0))
     assert set(worth.compute()) == {"image"}
 
 

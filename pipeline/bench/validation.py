@@ -39,13 +39,15 @@ class Alone(CaptionModule):
 
 
 def beside_an_epoch(setting: Setting) -> Section:
-    """One row for cached regions, one for a CNN whose last layers are trained."""
+    """Two rows for cached regions, by how many captions of an image a step has; one for a CNN trained in part."""
     quick = setting.quick
     name, size, words, images = ("test_efficientnet", 64, 5, 4) if quick else ("tf_efficientnet_lite2", None, 12, 64)
     section = Section(f"A validation of {VALIDATED:,} images beside an epoch of {TRAINED:,}")
     dtype = fast_dtype(setting.device)
-    for trained, layers in (("decoder", "none"), ("decoder and the CNN's last layers", 2 if quick else 7)):
-        setting.say(f"validation: {trained}")
+    last = 2 if quick else 7
+    cases = (("decoder", "none", 2), ("decoder", "none", 5), ("decoder and the CNN's last layers", last, 2))
+    for trained, layers, captions in cases:
+        setting.say(f"validation: {trained}, {captions} captions an image")
         torch.manual_seed(0)
         tokenizer = CaptionTokenizer.train([" ".join(f"word{number}" for number in range(50 if quick else 2996))] * 5)
         config = ModelConfig(
@@ -60,7 +62,7 @@ def beside_an_epoch(setting: Setting) -> Section:
         module.worth.to(setting.device)
         device = setting.device
         many = EVAL_BATCH_ON_A_GPU if device.type == "cuda" else images
-        taught = _batch(module.model, images, 2, words, device)
+        taught = _batch(module.model, images, captions, words, device)
         shown = _batch(module.model, many, 1, words, device)
         calls = {"step": _step(module.model, taught, dtype), "validation": _validation(module, shown, dtype)}
         # one after the other, not in turns: a validation folds the decoder once, for all its batches
@@ -71,6 +73,7 @@ def beside_an_epoch(setting: Setting) -> Section:
         section.rows.append(
             {
                 "trained": trained,
+                "captions of an image": captions,
                 "precision": str(dtype).removeprefix("torch."),
                 "step ms": milliseconds(times["step"]),
                 f"validation of {many} images ms": milliseconds(times["validation"]),
@@ -80,7 +83,7 @@ def beside_an_epoch(setting: Setting) -> Section:
             }
         )
     section.notes = [
-        f"A step: {images} images with 2 captions of {words} words; forward, backward, clipping and AdamW.",
+        f"A step: {images} images with captions of {words} words; forward, backward, clipping and AdamW.",
         f"Validation: loss and the worth of the image on one caption of {words} words, and beam 3 for as many. No "
         "context.",
         f"{name}; what its frozen layers give is cached. A vocabulary of {len(tokenizer):,} words.",

@@ -16,5 +16,6 @@ def keep_freed_memory() -> None:
         set_option = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return
-    set_option(mmap_threshold, 1 << 30)
-    set_option(trim_threshold, (1 << 31) - 1)
+    # Releases before 2.35 refuse more than 32 MB, and without a threshold of its own would map every block anew.
+    if set_option(mmap_threshold, 1 << 30) or set_option(mmap_threshold, 32 << 20):
+        set_option(trim_threshold, (1 << 31) - 1)

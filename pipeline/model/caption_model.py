@@ -16,6 +16,7 @@ from latentcap.data.batches.context import ContextBatch, ContextFields
 from latentcap.data.errors import UserError
 from latentcap.model.context import ContextEncoder
 from latentcap.model.decoder import Decoder
+from latentcap.model.dropout import Dropout
 from latentcap.model.fusion import Fusion, Memory
 from latentcap.model.label_head import LabelHead, mean_of
 from latentcap.model.routed_fusion import RoutedFusion
@@ -64,7 +65,7 @@ class CaptionModel(nn.Module):
         self.summarise_image = nn.Sequential(nn.Linear(self.backbone.num_channels, embed_dim), nn.LayerNorm(embed_dim))
         if self.context is not None:
             self.summarise_context = nn.Linear(embed_dim, embed_dim)
-        self.dropout = nn.Dropout(config.decoder.dropout)
+        self.dropout = Dropout(config.decoder.dropout)
         channels = self.backbone.num_channels
         self.labels = None
         if labels:

@@ -11,6 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from latentcap.model.dropout import Dropout
 from latentcap.model.fusion import Attention, Fusion, Memory
 
 LSTMState = tuple[Tensor, Tensor]  # hidden and cell, each (1, B * G, Z)
@@ -63,7 +64,7 @@ class Decoder(nn.Module):
         self.language_lstm = nn.LSTM(hidden_dim + embed_dim, hidden_dim, batch_first=True)
         self.project = nn.Linear(hidden_dim, embed_dim) if hidden_dim != embed_dim else nn.Identity()
         self.bias = nn.Parameter(torch.zeros(vocab_size))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         nn.init.normal_(self.embedding.weight, std=embed_dim**-0.5)
 
     def forward(
@@ -82,7 +83,7 @@ class Decoder(nn.Module):
         """
         words = self.embedding(tokens)
         state, _ = self.query_lstm(self._query_input(words, memory).flatten(0, 1))
-        state = state.unflatten(0, tokens.shape[:2])
+        state = state.contiguous().unflatten(0, tokens.shape[:2])  # laid out by step until here
         latents = self.fusion.compress_words(words)
         fused, attention = self.fusion.attend(
             state, memory, latents, causal=True, written=tokens != 0, gate=gate, maps=maps

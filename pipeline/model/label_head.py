@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from latentcap.config import LabelPooling
 from latentcap.data.example import SEVERAL
+from latentcap.model.dropout import Dropout
 from latentcap.model.label_values import values_of
 
 
@@ -53,7 +54,7 @@ class LabelHead(nn.Module):
         self.classes = {name: list(values) for name, values in classes.items()}
         self.lists = {name: list(shares) for name, shares in (lists or {}).items() if name in self.classes}
         self.norm = nn.LayerNorm(channels)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.heads = nn.ModuleList(nn.Linear(channels, len(values)) for values in self.classes.values())
         # Model folders of labels with one value each were written without thresholds.
         self.register_buffer("thresholds", torch.full((self.num_classes,), 0.5), persistent=bool(self.lists))

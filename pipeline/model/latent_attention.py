@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from latentcap.model.dropout import Dropout
+
 COPIED = 128  # shared positions that the fused kernel may be given a copy of for each caption
 
 
@@ -41,7 +43,7 @@ class LatentAttention(nn.Module):
         self.norm = nn.RMSNorm(latent_dim)
         self.up_key = nn.Parameter(torch.empty(num_heads, head_dim, latent_dim))
         self.up_value = nn.Parameter(torch.empty(num_heads, head_dim, latent_dim))
-        self.dropout = nn.Dropout(latent_dropout)
+        self.dropout = Dropout(latent_dropout)
         for weight in (self.query.weight, self.down.weight):
             nn.init.xavier_uniform_(weight)
         for weight in (self.up_key, self.up_value):

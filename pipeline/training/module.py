@@ -281,7 +281,7 @@ class CaptionModule(L.LightningModule):
         if self.optim.caption_weight > 0:
             loss, _ = next_word_loss(self.model.decoder, batch.tokens[..., :-1], batch.tokens[..., 1:], memory)
             self.log(f"{split}/loss", loss, batch_size=len(batch), sync_dist=True)
-            self.worth.update(self.model, batch, loss)
+            self.worth.update(self.model, batch, memory, loss)
             found = self._search(memory)
             captions = [(self.tokenizer.decode(best.tokens), best.score) for best, *_ in found]
             self.metrics.update([text for text, _ in captions], batch.references, ids=index)

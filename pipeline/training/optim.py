@@ -187,6 +187,8 @@ def build_optimizer(parameters: Iterable[tuple[str, nn.Parameter]], settings: Op
                 "lr": rate if (rate := rates.get(part)) is not None else settings.lr,
                 "weight_decay": settings.weight_decay if decays else 0.0,
                 "name": part + ("" if decays else " without decay"),
+                # A quarter of the time. For the whole optimizer, in place of its groups, Lightning would not clip.
+                "fused": all(parameter.is_cpu for parameter in group) or None,
             }
             for (part, decays), group in groups.items()
         ],

@@ -12,6 +12,7 @@ from torchmetrics import MeanMetric
 
 from latentcap.data.batches.dataset import Batch
 from latentcap.model.caption_model import CaptionModel
+from latentcap.model.fusion import Memory
 from latentcap.training.losses import next_word_loss
 
 Part: TypeAlias = Literal["image", "context"]
@@ -30,14 +31,19 @@ class Worth(nn.Module):
     def means(self) -> dict[Part, MeanMetric]:
         return {"image": self.image, "context": self.context}
 
-    def update(self, model: CaptionModel, batch: Batch, loss: Tensor) -> None:
-        """``loss``: of a word of the batch beside its own images and context, in nats."""
+    def update(self, model: CaptionModel, batch: Batch, memory: Memory, loss: Tensor) -> None:
+        """``memory``: of the batch; ``loss``: of a word of it beside its own images and context, in nats."""
         words = (batch.tokens[..., 1:] != 0).sum()
         for part, mean in self.means.items():
             read = model.context is not None and batch.context.known() if part == "context" else True
             if read and len(batch) > 1:
-                memory = model.encode(**exchanged(batch, part).inputs())
-                other, _ = next_word_loss(model.decoder, batch.tokens[..., :-1], batch.tokens[..., 1:], memory)
+                # Without context a memory is its image's alone.
+                of_others = (
+                    memory.select(others(batch))
+                    if model.context is None
+                    else model.encode(**exchanged(batch, part).inputs())
+                )
+                other, _ = next_word_loss(model.decoder, batch.tokens[..., :-1], batch.tokens[..., 1:], of_others)
                 mean.update(other - loss, words)
             else:
                 mean.update(0.0, 0)  # nothing to exchange; but processes wait for each other
@@ -52,13 +58,18 @@ class Worth(nn.Module):
         return {part: value for part, value in values.items() if not math.isnan(value)}
 
 
-def exchanged(batch: Batch, part: Part) -> Batch:
-    """The batch with the images, or the contexts, of other examples: those half of the batch further on.
+def others(batch: Batch) -> Tensor:
+    """Another example's place in the batch for each of it, half of the batch further on.
 
     Neighbours are often of one patient, so the next example would not do.
     """
     places = torch.arange(len(batch), device=batch.index.device)
-    rows = (places + len(batch) // 2) % len(batch)
+    return (places + len(batch) // 2) % len(batch)
+
+
+def exchanged(batch: Batch, part: Part) -> Batch:
+    """The batch with the images, or the contexts, of other examples."""
+    rows = others(batch)
     if part == "context":
         return replace(batch, context=batch.context.rows(rows))
     held: dict[str, Any] = {name: getattr(batch, name) for name in ("images", "regions", "cells", "view_mask")}
