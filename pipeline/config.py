@@ -13,6 +13,7 @@ Gates: TypeAlias = Literal["heads", "output", "both"]
 Position: TypeAlias = Literal["latents", "keys"]
 LabelPooling: TypeAlias = Literal["mean", "regions"]
 
+MOST_ROUTED = 62  # heads of a kind: a set of them is one number's bits
 ENGINES = ("openvino", "onnxruntime", "torch")  # what can run a CNN that is not being trained
 
 
@@ -164,6 +165,11 @@ class ModelConfig:
                 f"fusion.routed_top_k {fusion.routed_top_k} and fusion.shared_heads {fusion.shared_heads} leave "
                 f"no head to be skipped: {fusion.visual_heads} visual and {fusion.text_heads} text heads. Lower one of "
                 "them, or set fusion.routed_top_k to 0."
+            )
+        if fusion.routed_top_k and max(fusion.visual_heads, fusion.text_heads) > MOST_ROUTED:
+            raise UserError(
+                f"fusion.routed_top_k routes {fusion.visual_heads} visual and {fusion.text_heads} text heads: at most "
+                f"{MOST_ROUTED} of a kind can be routed."
             )
         if heads < 1:
             raise UserError("fusion.visual_heads and fusion.text_heads are both 0: at least one head is needed.")

@@ -24,7 +24,7 @@ from latentcap.data.batches.tokenizer import CaptionTokenizer
 from latentcap.data.errors import UserError
 from latentcap.data.image import ImageRef
 from latentcap.model.caption_model import CaptionModel
-from tests.helpers import tiny_captioner, tiny_config
+from tests.helpers import WORDS, tiny_captioner, tiny_config
 
 
 def pictures(count: int) -> list[Image.Image]:
@@ -179,6 +179,19 @@ def test_words_are_required_forbidden_and_never_last(tmp_path: Path) -> None:
     assert all(len(set(caption.tokens)) == len(caption.tokens) >= 6 for caption in repeats)
     diverse = captioner.caption(images, beam_size=6, beam_groups=3, num_captions=3)
     assert all(len({c.text, *(other.text for other in c.alternatives)}) == 3 for c in diverse)
+
+
+@pytest.mark.parametrize("sample", [False, True])
+def test_words_are_forbidden_to_any_number_of_pieces(sample: bool) -> None:
+    """Scores come for a multiple of 16 of them."""
+    tokenizer = CaptionTokenizer.train([WORDS] * 5, kind="bpe", vocab_size=290)
+    assert len(tokenizer) % 16
+    model = CaptionModel(tiny_config(), vocab_size=len(tokenizer))
+    often = next(piece for piece in range(len(tokenizer)) if tokenizer.tokens([piece]) == [" re"])
+    model.decoder.bias.data[often] = 20.0
+    captioner = Captioner(model, tokenizer=tokenizer, image=tiny_captioner().image)
+    assert "re" in captioner.caption(pictures(1), sample=sample)[0].text.split()
+    assert "re" not in captioner.caption(pictures(1), sample=sample, forbidden_words="re")[0].text.split()
 
 
 def test_settings_of_the_search_are_saved_with_the_model(tmp_path: Path) -> None:

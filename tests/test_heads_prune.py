@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from latentcap.captioner import Captioner
 from latentcap.cli.heads.prune import main, parse_until
 from latentcap.config import FusionConfig
 from latentcap.data.errors import UserError
+from latentcap.data.readers import read_examples
 from latentcap.data.scenes import render_scenes
 from latentcap.heads import pruning_report
 from latentcap.heads.laboratory import Laboratory
@@ -81,6 +83,25 @@ def test_what_is_left_is_compared_with_the_full_model_tuned_as_long(
     assert Captioner.from_pretrained(folder).model.config.num_heads == 3
     rows = json.loads((folder / "pruning.json").read_text())["rows"]
     assert [row["of full"] for row in rows] == ["100.0%", "99.2%", "97.5%"]
+
+
+def test_each_stage_is_scored_by_its_own_decoder(prune: Pruner) -> None:
+    captioner = tiny_captioner(fusion=FusionConfig(visual_heads=2, text_heads=2))
+    torch.manual_seed(1)
+    for name, weight in captioner.model.named_parameters():
+        if not name.startswith("backbone"):
+            torch.nn.init.normal_(weight, std=0.5)  # so that each head matters
+    captioner.save(prune.folder / "full")
+    folder = prune("small", "heads=2", "--steps", "0")
+    contexts = {example.id: example.context for example in read_examples(str(prune.scenes))}
+    for heads in ("3", "2"):
+        stage = folder / "stages" / heads
+        records = [json.loads(line) for line in (stage / "captions_val.jsonl").read_text().splitlines()]
+        images = [str(prune.scenes / record["file"]) for record in records]
+        own = Captioner.from_pretrained(stage, dtype=torch.float32)
+        captions = own.caption(images, [contexts[record["id"]] for record in records])
+        alike = [record["caption"] == caption.text for record, caption in zip(records, captions, strict=True)]
+        assert sum(alike) >= 4, alike  # of six; a folder has half of the precision
 
 
 def test_prune_as_long_as_it_is_good_enough(prune: Pruner, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,12 @@ def test_labels_first_and_then_the_captions_that_read_them(train: Runner, films:
     scores = json.loads((first / "model" / "scores.json").read_text())
     assert scores["val/AUC of findings"] == scores["val/F1 of findings"] == 1
     assert "val/loss" not in scores
+    checkpoint = torch.load(first / "checkpoints" / "best.ckpt", weights_only=True)
+    assert torch.equal(checkpoint["state_dict"]["model.labels.thresholds"], checkpoint["thresholds"])
+    for line in (first / "captions_val.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        number = int(Path(record["file"]).stem)
+        assert record["labels"]["findings"].startswith("Edema;Opacity" if number % 2 == 0 else "No Finding")
     assert "train 40" not in (first / "model" / "README.md").read_text()
     assert "| train | films.json | 40 |" in (first / "model" / "README.md").read_text()
     stage = ["--model.optim.label_weight=1", "--model.optim.frozen=[labels]", "--data.fields.labels=[findings]"]

@@ -3,9 +3,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from latentcap.config import FusionConfig
+from latentcap.model.caption_model import CaptionModel
 from latentcap.model.decoder import Decoder
+from latentcap.model.routing import HeadRouter
+from latentcap.training import losses
 from latentcap.training.losses import next_word_loss
-from tests.helpers import tiny_captioner
+from latentcap.training.optim import OptimConfig
+from tests.helpers import tiny_captioner, tiny_config
 
 
 def captions(generator: torch.Generator, *, examples: int = 4) -> Tensor:
@@ -50,3 +55,25 @@ def test_words_are_scored_in_few_numbers_of_rows(monkeypatch: pytest.MonkeyPatch
             next_word_loss(model.decoder, tokens[..., :-1], tokens[..., 1:], memory)
     assert len(words) >= 8
     assert len(rows) <= 6
+
+
+def test_a_process_without_captions_goes_through_the_decoder_as_others_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their routers add up loads over all processes, and would wait for this one."""
+    monkeypatch.setattr(losses, "together", lambda: True)
+    fusion = FusionConfig(visual_heads=3, text_heads=1, routed_top_k=1, route_by="query")
+    model = CaptionModel(tiny_config(fusion=fusion), vocab_size=30, labels={"plane": ["a", "b"]}).train()
+    counts: list[int] = []
+    monkeypatch.setattr(HeadRouter, "_balance", lambda self, chosen, routed, counted: counts.append(int(counted.sum())))
+    memory = model.encode(images=torch.randn(2, 1, 3, 64, 64))
+    loss, _ = losses.training_loss(
+        model,
+        memory,
+        torch.ones(2, 1, 1, dtype=torch.long),  # "<bos>" alone
+        labels=[{"plane": "a"}, {"plane": "b"}],
+        settings=OptimConfig(label_weight=1.0),
+        progress=0.0,
+    )
+    loss.backward()
+    assert counts == [0]
+    assert model.decoder.embedding.weight.grad is not None
+    assert torch.isfinite(loss)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from latentcap.data.errors import UserError
+from latentcap.inference.folded_model import FoldedModel
 from latentcap.model.caption_model import CaptionModel
 from latentcap.training.optim import PARTS, OptimConfig, Stages, build_optimizer, part_of
 from tests.helpers import tiny_config, tiny_tokenizer
@@ -93,3 +94,15 @@ def test_a_run_from_before_the_fused_kernel_goes_on() -> None:
         model.load_state_dict(weights)
     for name, value in states[0].items():
         torch.testing.assert_close(states[1][name], value)
+
+
+def test_copies_of_the_weights_know_that_a_step_changed_them() -> None:
+    model = CaptionModel(tiny_config(), vocab_size=len(tiny_tokenizer()))
+    optimizer = build_optimizer(model.named_parameters(), OptimConfig(lr=0.5))
+    folded = FoldedModel(model)
+    before = folded.decoder(torch.float32)
+    assert folded.decoder(torch.float32) is before
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    assert folded.decoder(torch.float32) is not before

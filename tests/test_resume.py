@@ -35,7 +35,14 @@ LIVE = [
 ]
 
 
-@pytest.mark.parametrize(("stop", "settings"), [(6, []), (8, []), (7, LIVE)], ids=["epoch", "middle", "live"])
+STAGED = ["--model.optim.start_epoch={fusion: 2}", "--trainer.check_val_every_n_epoch=3"]
+
+
+@pytest.mark.parametrize(
+    ("stop", "settings"),
+    [(6, []), (8, []), (7, LIVE), (8, STAGED)],
+    ids=["epoch", "middle", "live", "before a part is to learn"],
+)
 def test_a_resumed_run_is_the_uninterrupted_one(
     train: Runner, stop: int, settings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

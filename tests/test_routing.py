@@ -254,3 +254,13 @@ def test_old_configurations_have_no_router() -> None:
 def test_settings_that_do_not_fit(settings: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         ModelConfig(fusion=FusionConfig(**settings))  # type: ignore[arg-type]
+
+
+def test_more_heads_than_a_number_has_bits_are_refused() -> None:
+    with pytest.raises(UserError, match="at most 62 of a kind"):
+        ModelConfig(fusion=FusionConfig(63, 2, routed_top_k=1))
+    heads = torch.tensor([[[[3, 61]], [[3, 60]]]])
+    found = ChosenHeads(heads, torch.ones(heads.shape), num_heads=62).apply(
+        lambda part, chosen: part * chosen.T, torch.ones(1, 2, 1, 1), torch.arange(62.0).unsqueeze(-1)
+    )
+    assert found.flatten().tolist() == [3, 61, 3, 60]

@@ -79,7 +79,7 @@ class LabelHead(nn.Module):
         return logits.logsumexp(1) - mask.to(logits.dtype).sum(1, keepdim=True).clamp_min(1).log()
 
     def by_label(self, logits: Tensor) -> dict[str, Tensor]:
-        """The logits (B, number of classes) of each label among those of all, (B, L)."""
+        """The logits, or probabilities, (B, number of classes) of each label among those of all, (B, L)."""
         return dict(zip(self.classes, logits.split([len(values) for values in self.classes.values()], -1), strict=True))
 
     @property
@@ -164,18 +164,22 @@ class LabelHead(nn.Module):
                 row[[index[value] for value in values_of(label[name]) if value in index]] = 1
         return found
 
-    @torch.no_grad()
     def predict(self, logits: Tensor) -> list[dict[str, tuple[str, float]]]:
-        """Of logits (B, L): for each example the likeliest class of each label, and its probability.
+        """What :meth:`named` names, of logits (B, L)."""
+        return self.named(self.probabilities(logits))
+
+    @torch.no_grad()
+    def named(self, probabilities: Tensor) -> list[dict[str, tuple[str, float]]]:
+        """Of probabilities (B, L): for each example the likeliest class of each label, and its probability.
 
         Of a label with several values: all that are more probable than their thresholds, joined as readers join them
         (empty: none), and the probability of the likeliest of those, or of the likeliest of all where none is.
         """
-        found: list[dict[str, tuple[str, float]]] = [{} for _ in range(len(logits))]
-        for name, part in self.by_label(logits).items():
-            shares = self.shares(name, part)
+        found: list[dict[str, tuple[str, float]]] = [{} for _ in range(len(probabilities))]
+        thresholds = self.thresholds.to(probabilities.device)
+        for name, shares in self.by_label(probabilities).items():
             if name in self.lists:
-                named = shares > self.thresholds[self.span(name)]
+                named = shares > thresholds[self.span(name)]
                 surest = shares.masked_fill(~named & named.any(1, keepdim=True), 0).amax(1)
                 values: list[list[str]] = [[] for _ in found]
                 for index, place in named.nonzero().tolist():

@@ -44,7 +44,7 @@ class NoWordsInText:
     def __call__(self, log_probs: Tensor, prefix: Tensor) -> None:
         masks = [[self._mask(self._open(words[1:])) for words in beams] for beams in prefix.tolist()]
         forbidden = torch.stack([torch.stack(row) for row in masks]).to(log_probs.device)
-        log_probs.masked_fill_(forbidden, -torch.inf)
+        log_probs[..., : len(self.pieces)].masked_fill_(forbidden, -torch.inf)  # the rest are no pieces
 
     def _open(self, ids: Sequence[int]) -> str:
         """What matters of the text: its end where that may be a phrase's beginning, else if it ends in a word."""

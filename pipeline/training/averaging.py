@@ -38,7 +38,9 @@ class EMA(Callback):
             module.configure_model()  # which says what learns
             device = trainer.strategy.root_device
             learning = (named for named in module.named_parameters() if named[1].requires_grad)
-            changing = chain(learning, module.named_buffers())
+            # Thresholds of labels are chosen anew at each validation, not learned.
+            statistics = (named for named in module.named_buffers() if not named[0].endswith("labels.thresholds"))
+            changing = chain(learning, statistics)
             self.averages = {name: value.detach().clone().to(device) for name, value in changing}
 
     @torch.no_grad()

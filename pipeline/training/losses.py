@@ -17,7 +17,7 @@ from latentcap.model.caption_model import CaptionModel
 from latentcap.model.decoder import Decoder
 from latentcap.model.fusion import Attention, Memory
 from latentcap.training.optim import OptimConfig
-from latentcap.training.processes import share_of
+from latentcap.training.processes import share_of, together
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,10 @@ def training_loss(
     if settings.caption_weight > 0 and words:  # else no example of the batch has a caption
         own = caption_loss(model, memory, tokens, settings=settings, progress=progress, taught=taught.words)
         loss = settings.caption_weight * share * own
+    elif settings.caption_weight > 0 and together():
+        # Those of others go through the decoder, whose routers wait for all processes.
+        hidden, _ = model.decoder(torch.zeros_like(tokens), memory, maps=False)
+        loss = loss + 0 * hidden.sum()
     if labels and model.labels is not None and memory.labels is not None:
         parts["label_loss"] = model.labels.loss(
             memory.labels, labels, taught=taught.labels, teacher_weight=settings.teacher_weight

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +86,7 @@ class CaptionModule(L.LightningModule):
         self.started: str = ""
         self.thresholds: Tensor | None = None  # of labels with several values, as the last validation chose them
         self._untold = False  # that labels cannot be measured has been said
+        self._copies: FoldedModel | None = None
         self._critic: SelfCritical | None = None
         self._stages: Stages | None = None
         self._teachers: Teachers | None = None
@@ -222,7 +222,14 @@ class CaptionModule(L.LightningModule):
 
     # Steps -------------------------------------------------------------------------------------------------------
 
+    def on_train_start(self) -> None:
+        self._enter_epoch()  # a run that goes on within an epoch does not start one
+
     def on_train_epoch_start(self) -> None:
+        self._enter_epoch()
+
+    def _enter_epoch(self) -> None:
+        """Let those parts learn that do in this epoch."""
         assert self.model is not None
         assert self._stages is not None
         started = self._stages.enter(self.current_epoch)
@@ -285,10 +292,10 @@ class CaptionModule(L.LightningModule):
             found = self._search(memory)
             captions = [(self.tokenizer.decode(best.tokens), best.score) for best, *_ in found]
             self.metrics.update([text for text, _ in captions], batch.references, ids=index)
-        head, labels, shares = self.model.labels, [], []
+        head, shares = self.model.labels, []
         if head is not None and memory.labels is not None:
-            labels, shares = head.predict(memory.labels), head.probabilities(memory.labels).tolist()
-        records = caption_records(index, self._examples(batch, split), captions, labels)
+            shares = head.probabilities(memory.labels).tolist()
+        records = caption_records(index, self._examples(batch, split), captions)
         self.captions += [
             record | {"shares": row} for record, row in zip(records, shares or [None] * len(records), strict=True)
         ]
@@ -303,10 +310,13 @@ class CaptionModule(L.LightningModule):
             decoder = self._folded.decoder(fast) if dtype == torch.float32 else None
             return search_captions(self.model, memory, self.tokenizer, self.search, decoder=decoder)
 
-    @cached_property
+    @property
     def _folded(self) -> FoldedModel:
+        """Of the model as it is now: the head programs exchange it."""
         assert self.model is not None
-        return FoldedModel(self.model)
+        if self._copies is None or self._copies.model is not self.model:
+            self._copies = FoldedModel(self.model)
+        return self._copies
 
     def on_validation_epoch_start(self) -> None:
         self.captions = []
@@ -346,7 +356,7 @@ class CaptionModule(L.LightningModule):
             write_records(Path(self.trainer.default_root_dir) / f"captions_{split}.jsonl", captions)
 
     def _log_labels(self, split: str, records: list[dict[str, Any]], shares: Tensor) -> None:
-        """How well the labels are predicted; on validation, labels of several values get new thresholds before."""
+        """Name each record's labels and log how well; validation chooses thresholds of several values first."""
         assert self.model is not None
         head = self.model.labels
         assert head is not None
@@ -354,6 +364,8 @@ class CaptionModule(L.LightningModule):
         if learns and not self.trainer.sanity_checking:
             head.set_thresholds(shares)
             self.thresholds = head.thresholds.clone()
+        for record, guess in zip(records, head.named(shares), strict=True):
+            record["labels"] = {name: value for name, (value, _) in guess.items()}
         examples = self.trainer.datamodule.datasets[split].examples  # type: ignore[attr-defined]
         truth = [examples[record["index"]].labels for record in records]
         scores = label_scores(head, shares, [record["labels"] for record in records], truth)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.graph import increment_version
 
 from latentcap.data.errors import UserError, did_you_mean
 from latentcap.training.trainer_settings import check_range
@@ -180,7 +182,7 @@ def build_optimizer(parameters: Iterable[tuple[str, nn.Parameter]], settings: Op
             part = "rest" if rates.get(part) is None else part
             decays = parameter.ndim >= 2 and "embedding" not in name
             groups.setdefault((part, decays), []).append(parameter)
-    return torch.optim.AdamW(
+    optimizer = torch.optim.AdamW(
         [
             {
                 "params": group,
@@ -194,6 +196,13 @@ def build_optimizer(parameters: Iterable[tuple[str, nn.Parameter]], settings: Op
         ],
         betas=(0.9, 0.98),
     )
+    optimizer.register_step_post_hook(_mark_as_changed)
+    return optimizer
+
+
+def _mark_as_changed(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Raise the weights' versions, by which folded copies know that they are old: fused kernels do not."""
+    increment_version([weight for group in optimizer.param_groups for weight in group["params"]])
 
 
 def warmup_cosine(

@@ -16,11 +16,10 @@ def caption_records(
     index: Sequence[int],
     examples: Sequence[Example],
     captions: Sequence[tuple[str, float]],
-    labels: Sequence[Mapping[str, tuple[str, float]]],
 ) -> list[dict[str, Any]]:
-    """What is told of each example of a batch: its place in the split, its caption with the score, its labels.
+    """What is told of each example of a batch: its place in the split, and its caption with the score.
 
-    ``captions`` and ``labels`` are empty where there are none.
+    ``captions`` are empty where there are none.
     """
     records: list[dict[str, Any]] = [
         {"index": place, "id": example.id, "file": example.images[0].name or example.images[0].path}
@@ -28,8 +27,6 @@ def caption_records(
     ]
     for record, (text, score) in zip(records, captions, strict=False):
         record |= {"caption": text, "score": round(score, 4)}
-    for record, guess in zip(records, labels, strict=False):
-        record["labels"] = {name: value for name, (value, _) in guess.items()}
     return records
 
 
