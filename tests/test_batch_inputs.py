@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import os
 import sys
+import tarfile
 from itertools import islice
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
@@ -23,6 +25,10 @@ def picture(path: Path) -> Path:
     return path
 
 
+def write_parquet(path: Path, rows: list[dict[str, object]]) -> None:
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
 def names(inputs: Inputs) -> list[str]:
     return [item.name for item in inputs]
 
@@ -32,6 +38,35 @@ def test_what_is_named_twice_comes_once(tmp_path: Path) -> None:
     picture(tmp_path / "a" / "2.png")
     inputs = Inputs([str(one), str(tmp_path / "a"), str(tmp_path / "a" / "*.png")])
     assert names(inputs) == names(inputs) == [str(one), str(tmp_path / "a" / "2.png")]
+
+
+def test_other_images_of_one_name_are_named_apart(tmp_path: Path) -> None:
+    colours = {"red": b"", "blue": b""}
+    for colour in colours:
+        picture(tmp_path / colour / "1.png")
+        Image.new("RGB", (4, 4), colour).save(tmp_path / colour / "1.png")
+        colours[colour] = (tmp_path / colour / "1.png").read_bytes()
+        (tmp_path / colour / "list.csv").write_text("image\n1.png\n")
+        rows = [{"image": {"bytes": colours[colour], "path": name}} for name in ("1.png", None, None)]
+        rows.append({"image": {"bytes": colours["red"], "path": "1.png"}})
+        write_parquet(tmp_path / f"{colour}.parquet", rows)
+    tables = [str(tmp_path / colour / "list.csv") for colour in colours]
+    assert names(Inputs(tables)) == [str(tmp_path / colour / "1.png") for colour in colours]
+    assert names(Inputs(tables[:1])) == ["1.png"]
+    red, blue = (str(tmp_path / f"{colour}.parquet") for colour in colours)
+    found = list(Inputs([red, blue]))
+    assert [item.name for item in found] == [
+        *(f"{red}:{name}" for name in ("1.png", "row-2", "row-3")),
+        *(f"{blue}:{name}" for name in ("1.png", "row-2", "row-3", "1.png#2")),
+    ]
+    assert [item.images[0].data for item in found] == [colours["red"]] * 3 + [colours["blue"]] * 3 + [colours["red"]]
+    assert names(Inputs([blue])) == ["1.png", "row-2", "row-3", "1.png#2"]
+    with tarfile.open(tmp_path / "both.tar", "w") as tar:
+        for colour in colours:
+            tar.add(tmp_path / colour / "1.png", "1.png")
+    inputs = Inputs([str(tmp_path / "both.tar")])
+    assert names(inputs) == names(inputs) == ["1.png", "1.png#2"]
+    assert [item.images[0].read_bytes() for item in inputs] == list(colours.values())
 
 
 def test_names_and_lists_that_are_not_utf8_survive(tmp_path: Path) -> None:

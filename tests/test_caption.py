@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -157,6 +158,8 @@ def test_context_for_a_model_that_reads_none(caption: Program, photos: Path, tmp
 def test_the_gallery_shows_what_this_run_and_earlier_ones_did(caption: Program, photos: Path, tmp_path: Path) -> None:
     assert caption(photos / "deep", "--quiet") == 0
     caption.output.write_text(caption.output.read_text().replace('"file": "', '"file": "deep/'))
+    manifest = caption.output.with_name("captions.jsonl.run") / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(str(photos / "deep"), str(photos)))
     (photos / "broken.png").write_text("no image")
     assert caption(photos, "--gallery", tmp_path / "page" / "g.html") == 3
     page = (tmp_path / "page" / "g.html").read_text(encoding="utf-8")
@@ -197,6 +200,20 @@ def test_a_tar_of_real_photographs(caption: Program) -> None:
     tar = real_data("rsicd") / "val-00000.tar"
     assert caption(tar, "--beam-size", "1", "--max-length", "3", "--batch-size", "64") == 0
     assert len(caption.lines) == 1094
+
+
+def test_another_folder_on_the_same_output_is_refused(caption: Program, photos: Path, tmp_path: Path) -> None:
+    """Its images are named by their path in it, so that they would be taken for those of the first."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    shutil.copytree(photos / "deep", first)
+    shutil.copytree(photos / "deep", second)
+    assert caption(first) == 0
+    with pytest.raises(UserError, match=r"holds captions of .*first, whose .*Those of .*second would be taken"):
+        caption(second)
+    assert caption(os.path.relpath(first)) == 0
+    first.rename(tmp_path / "third")
+    assert caption(tmp_path / "third") == 0  # moved
+    assert caption(second, "--overwrite") == 0
 
 
 def test_another_model_or_setting_on_the_same_output_is_refused(caption: Program, photos: Path, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_captions_are_those_of_the_same_files_here(bucket: tuple[str, Path], mod
     here = captions(model, tmp_path / "here.jsonl", f"{folder}/x.tar", f"{folder}/rows.jsonl")
     assert [record["file"] for record in there] == [
         *("s3://photos/x.tar:0.png", "s3://photos/x.tar:1.png"),
-        *("images/2.png", "images/3.png"),
+        *("s3://photos/images/2.png", "s3://photos/images/3.png"),
     ]
     assert [record | {"file": ""} for record in there] == [record | {"file": ""} for record in here]
 

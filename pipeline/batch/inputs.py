@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import threading
@@ -12,7 +13,8 @@ from pathlib import Path
 
 from latentcap.batch.journal import digest
 from latentcap.batch.lists import Kept, entries_in, names_in
-from latentcap.batch.tables import Columns, count_rows, line_inputs, remote_inputs, table_inputs
+from latentcap.batch.tables import Columns, count_rows, line_inputs, remote_inputs, table_inputs, which
+from latentcap.data.archives import is_archive
 from latentcap.data.errors import UserError
 from latentcap.data.example import ImageRef
 from latentcap.data.kinds import is_video
@@ -51,9 +53,10 @@ class Input:
 class Inputs:
     """All inputs that command-line arguments name; iterated as often as wanted, always in the same order.
 
-    Nothing is held but 64 bits for each name, and what standard input said. Where one folder or archive is all that
-    is given, inputs are named by their path in it, else by their path as given. An image that is named twice comes
-    once.
+    Nothing is held but 64 bits for each name and each image, and what standard input said. Where one folder, archive
+    or table is all that is given, inputs are named by their path in it, else by their path as given; images that a
+    table holds itself are named by its path too then. An image that is named twice comes once; other images of one
+    name, as an archive may hold, are ``x.jpg``, ``x.jpg#2``, ...
 
     Args:
         sources: files, folders, tars, zips, patterns, tables; ``@list.txt`` is a file that names one image a line, and
@@ -87,15 +90,25 @@ class Inputs:
         self._stdin = Kept(entries_in(sys.stdin.buffer, "standard input")) if STDIN in self.sources else None
 
     def __iter__(self) -> Iterator[Input]:
-        seen: set[int] = set()
-        for item in self._all():
-            key = digest(item.name)
-            if key not in seen:
-                seen.add(key)
-                if self.belongs(item):
-                    yield item
-        if not (seen or self.may_be_empty):
+        empty = True
+        for item in _named_apart(self._all()):
+            empty = False
+            if self.belongs(item):
+                yield item
+        if empty and not self.may_be_empty:
             raise no_images(self.sources)
+
+    @property
+    def root(self) -> str | None:
+        """What names do not say: the one folder, archive or table that is given; None where they say it."""
+        if len(self.sources) != 1 or self.sources[0] == STDIN:
+            return None
+        (source,) = self.sources
+        if _is_table(source):
+            source = str(self.columns.root or source)
+        elif not (os.path.isdir(source) or is_archive(source)):
+            return None
+        return source if is_remote(source) else os.path.realpath(source)
 
     def count(self) -> int | None:
         """How many there are, what is named twice counted twice; None where standard input or a server knows."""
@@ -140,10 +153,35 @@ class Inputs:
                 yield from _listed(names_in(file, source[1:]))
         elif _is_table(source):
             rows = remote_inputs if is_remote(source) else table_inputs
-            yield from (Input(**row) for row in rows(source, self.columns))
+            items = (Input(**row) for row in rows(source, self.columns))
+            yield from items if len(self.sources) == 1 else (_of_table(item, source, self.columns) for item in items)
         else:
             inside = "" if len(self.sources) == 1 else source
             yield from map(_from_listed, list_path(source, inside))
+
+
+def _of_table(item: Input, table: str, columns: Columns) -> Input:
+    """A row as it is named beside those of other tables."""
+    if not item.images or any(image.data is not None for image in item.images):
+        return replace(item, name=f"{table}:{item.name}")
+    if columns.root or is_remote(item.name):
+        return item
+    return replace(item, name=os.path.join(os.path.dirname(table), item.name))
+
+
+def _named_apart(items: Iterable[Input]) -> Iterator[Input]:
+    """Each image once, and no two of one name."""
+    seen: dict[int, int] = {}  # names, and which images have them
+    for item in items:
+        images, name = which(item.images), item.name
+        for times in itertools.count(2):
+            before = seen.get(digest(name))
+            if before in (None, images):
+                break
+            name = f"{item.name}#{times}"
+        if before is None:
+            seen[digest(name)] = images
+            yield item if name == item.name else replace(item, name=name)
 
 
 def _expand(source: str) -> list[str]:

@@ -144,9 +144,10 @@ def written_to_disk(path: Path, mode: str = "wb", **more: Any) -> Iterator[IO[An
         raise write_error(path, error) from None
 
 
-def digest(name: str) -> int:
+def digest(name: str | bytes) -> int:
     """64 bits that stand for a name: a set of a million takes some 70 MB, whatever the length of the names."""
-    return int.from_bytes(blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+    encoded = name.encode("utf-8", "surrogatepass") if isinstance(name, str) else name
+    return int.from_bytes(blake2b(encoded, digest_size=8).digest())
 
 
 def _sync(file: int) -> None:

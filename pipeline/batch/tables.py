@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,8 +82,8 @@ def row_inputs(
 ) -> Iterator[dict[str, Any]]:
     """The fields of an ``Input`` for each numbered row. Rows that are alike but for other columns are one.
 
-    Columns are found as rows bring them. An image that comes again with another context is named ``x.jpg#2``,
-    ``x.jpg#3``, ...
+    Columns are found as rows bring them. An image that comes again with another context, and another image of the same
+    name that is in the table itself, are named ``x.jpg#2``, ``x.jpg#3``, ...
 
     Args:
         where: what numbers are put after, in messages.
@@ -114,7 +114,8 @@ def row_inputs(
         base = base or root(row.get(image))
         entry = _entry(row, image, context, root=base, where=at, number=number, columns=columns)
         entry["id"] = (clean_text(row.get(id)) or "") if id else ""
-        what = digest(repr([entry[name] for name in ("name", "views", "context", "numbers", "categories")]))
+        alike = [entry[name] for name in ("name", "views", "context", "numbers", "categories")]
+        what = digest(repr([*alike, which(entry["images"])]))
         if what in seen:
             continue
         seen.add(what)
@@ -123,6 +124,11 @@ def row_inputs(
         if times[key] > 1:
             entry["name"] += f"#{times[key]}"
         yield entry
+
+
+def which(images: Sequence[ImageRef]) -> int:
+    """A number that tells images from others: of where they are, or of their bytes."""
+    return digest(repr([image.place if image.data is None else digest(image.data) for image in images]))
 
 
 def _reason(error: UserError, where: str) -> str:

@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -21,10 +21,11 @@ from typing import Any
 
 from latentcap.batch.engine import Engine
 from latentcap.batch.inputs import Inputs
+from latentcap.batch.journal import digest
 from latentcap.batch.merge import merge
 from latentcap.batch.outputs import MERGING, REPORTS, SECTIONED, Output, choose_format
 from latentcap.batch.run import Run
-from latentcap.batch.run_folder import model_hash
+from latentcap.batch.run_folder import RunFolder, model_hash
 from latentcap.batch.settings import WorkerSettings
 from latentcap.batch.shards import Shard, choose_shard
 from latentcap.batch.summary import Summary
@@ -38,6 +39,7 @@ from latentcap.cli.search_options import search_settings
 from latentcap.data.errors import UserError
 from latentcap.data.jsonl import iter_jsonl
 from latentcap.data.kinds import is_image
+from latentcap.data.remote import is_remote
 from latentcap.data.video import require_pyav
 
 MakeEngine = Callable[[argparse.Namespace, WorkerSettings], Engine]
@@ -122,8 +124,9 @@ def caption(options: argparse.Namespace, shard: Shard, make_engine: MakeEngine, 
             folder.clear()
         whole = not options.retry_failed
         run = Run(inputs, output, folder, block=engine.block(few), quiet=options.quiet, whole=whole)
+        named = roots(folder, inputs, run.done)
         folder.begin(wanted, empty=not run.summary.resumed)
-        folder.update(inputs=options.images, model_folder=str(options.model))
+        folder.update(inputs=options.images, roots=named, model_folder=str(options.model))
         if options.changed and (changed := run.renew(inputs)) and not options.quiet:
             print(f"{changed:,} changed since they were captioned", file=sys.stderr)
         announce(options, shard, output, run.summary)
@@ -149,6 +152,25 @@ def check(options: argparse.Namespace) -> None:
                 raise UserError(f"--watch {path}: not a folder. It captions what arrives in folders.")
         if options.devices != 1:
             raise UserError("--watch captions with one device: leave --devices away.")
+
+
+def roots(folder: RunFolder, inputs: Inputs, done: Set[int]) -> list[str]:
+    """The folders, archives and tables whose images are named by their path in them in this output.
+
+    Raises UserError where images of one would be taken for those of another, captioned before. One that is gone was
+    moved, and goes on where it is now.
+    """
+    before = [root for root in folder.manifest.get("roots", ()) if is_remote(root) or os.path.exists(root)]
+    root = inputs.root
+    if root is None or root in before:
+        return before
+    if before and any(digest(item.name) in done for item in inputs):
+        raise UserError(
+            f"{folder.output}: holds captions of {', '.join(before)}, whose images are named by their path in it. "
+            f"Those of {root} would be taken for them. Caption both in one command, or choose another --output; "
+            "--overwrite starts anew."
+        )
+    return [*before, root]
 
 
 def watch(run: Run, inputs: Inputs, engine: Engine, options: argparse.Namespace) -> Summary:
