@@ -91,6 +91,114 @@ def test_what_a_report_says(report: str, expected: dict[str, Status]) -> None:
     assert {name: found[name] for name in expected} == expected, explain(report)
 
 
+@pytest.mark.parametrize(
+    ("report", "expected"),
+    [
+        ("No pneumothorax, small left effusion is present.", {"Pneumothorax": N, "Pleural Effusion": P}),
+        ("No evidence of pneumothorax, right pleural effusion is unchanged.", {"Pleural Effusion": P}),
+        ("No pneumothorax, effusion is unchanged.", {"Pneumothorax": N, "Pleural Effusion": P}),
+        ("No pneumothorax, effusion is present.", {"Pneumothorax": N, "Pleural Effusion": P}),
+        ("No pneumothorax, left lower lobe opacity.", {"Pneumothorax": N, "Lung Opacity": P}),
+        ("No focal consolidation, bibasilar atelectasis.", {"Consolidation": N, "Atelectasis": P}),
+        ("No acute abnormality, old rib fractures.", {"Fracture": P}),
+        ("No acute disease, cardiomegaly.", {"Cardiomegaly": P}),
+        ("Negative for pneumothorax, trace effusion, no edema or mass.",
+         {"Pneumothorax": N, "Pleural Effusion": P, "Edema": N, "Lung Lesion": N}),
+        ("Without evidence for effusion, right basilar airspace disease is again noted.",
+         {"Pleural Effusion": N, "Lung Opacity": P}),
+        ("There is mild edema, no effusion, atelectasis at the bases.",
+         {"Edema": P, "Pleural Effusion": N, "Atelectasis": P}),
+        ("No pneumothorax, small left effusion, the heart is normal or mildly enlarged.", {"Pleural Effusion": P}),
+        ("No pneumothorax, small effusion, mild edema, or consolidation.", {"Pleural Effusion": N}),
+    ],
+)  # fmt: skip
+def test_a_denial_ends_at_a_comma_before_a_finding_that_is_there(report: str, expected: dict[str, Status]) -> None:
+    found = label_report(report)
+    assert {name: found[name] for name in expected} == expected, explain(report)
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        "No effusion, left or right.",
+        "No pneumothorax, pleural effusion, or focal consolidation.",
+        "No pneumothorax, small effusion, or consolidation.",
+        "No pneumothorax, left or right effusion.",
+        "No pneumothorax, small effusion and/or consolidation.",
+        "No pneumothorax, small effusion, and consolidation.",
+        "No acute, displaced fracture, effusion, or mass is present.",
+        "No acute, small effusion is noted.",
+        "No pneumothorax, consolidation, effusion is seen.",
+        "No pneumothorax, effusion and consolidation are seen.",
+        "No pneumothorax, effusion is identified.",
+        "No pneumothorax, small effusion is not seen.",
+        "No infiltrates, effusions.",
+        "No edema, effusion, cardiomegaly.",
+        "No acute disease, cardiomegaly, or effusion.",
+        "Neither a mass, a nodule, nor an effusion.",
+        "Effusions, left greater than right, have resolved.",
+        "Nil pleural effusion.",
+        "Doubt pleural effusion.",
+        "Low likelihood of effusion.",
+        "The effusion was large, and has resolved.",
+        "The effusion after chest tube placement has resolved.",
+        "No pneumothorax after biopsy or pleural effusion.",
+    ],
+)
+def test_a_denial_covers_its_list(report: str) -> None:
+    denied = {mention.observation: mention.status for mention in explain(report)}
+    denied.pop("Support Devices", None)
+    assert set(denied.values()) == {N}, explain(report)
+
+
+@pytest.mark.parametrize(
+    ("report", "status"),
+    [
+        ("No pneumothorax after catheter placement.", P),
+        ("No pneumothorax, effusion, or edema following catheter placement.", P),
+        ("No pneumothorax status post chest tube placement", P),
+        ("No hardware complication.", P),
+        ("No hardware-related complication.", P),
+        ("No evidence of hardware failure.", P),
+        ("No kinking of the catheter.", P),
+        ("Tip of the PICC is not visualized.", P),
+        ("The tip of the endotracheal tube is not well seen.", P),
+        ("The tip of the right internal jugular central venous catheter is not seen.", P),
+        ("Right internal jugular central line", P),
+        ("Right subclavian line", P),
+        ("Left-sided XXXX central line", P),
+        ("Central linear opacity.", A),
+        ("No central line.", N),
+        ("No chest tube after surgery.", N),
+        ("No hardware or complication.", N),
+        ("No pacemaker or heart failure.", N),
+        ("Catheter is not seen.", N),
+    ],
+)
+def test_what_is_denied_of_a_device_does_not_deny_it(report: str, status: Status) -> None:
+    assert label_report(report)["Support Devices"] == status, explain(report)
+
+
+@pytest.mark.parametrize(
+    ("report", "expected"),
+    [
+        ("No radiographic evidence of pneumonia, though early pneumonia could be missed.", {"Pneumonia": U}),
+        ("Pneumonia is a consideration.", {"Pneumonia": U}),
+        ("Effusion is less likely.", {"Pleural Effusion": U}),
+        ("Opacity is present and pneumonia is a consideration.", {"Lung Opacity": P, "Pneumonia": U}),
+        ("Opacity is present, pneumonia is possible.", {"Lung Opacity": P, "Pneumonia": U}),
+        ("Right base opacity obscures the hemidiaphragm, suspicious for pneumonia versus atelectasis.",
+         {"Lung Opacity": P, "Pneumonia": U, "Atelectasis": U}),
+        ("Left basilar opacity, atelectasis vs infection.", {"Lung Opacity": P, "Atelectasis": U, "Pneumonia": U}),
+        ("Edema, atelectasis, versus pneumonia.", {"Edema": U, "Atelectasis": U, "Pneumonia": U}),
+        ("There is no doubt pneumonia.", {"Pneumonia": P}),
+    ],
+)  # fmt: skip
+def test_a_doubt_is_about_its_own_finding(report: str, expected: dict[str, Status]) -> None:
+    found = label_report(report)
+    assert {name: found[name] for name in expected} == expected, explain(report)
+
+
 def test_what_marks_say() -> None:
     report = "Effusion: none. Pneumothorax - absent.\nEdema: No\nNodule: right base. ?pneumonia Atelectasis?"
     assert [(mention.observation, mention.status) for mention in explain(report)] == [

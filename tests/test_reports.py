@@ -136,13 +136,19 @@ def test_identifiers_that_are_none_or_several(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_uid_that_is_none_names_no_file(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    "uid", ["../../evil", "1.2..evil", "..", "1." * 150 + "1"], ids=["path", "word", "dots", "long"]
+)
+def test_a_uid_that_is_none_names_nothing(tmp_path: Path, kind: str, uid: str) -> None:
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "IM1").write_bytes(film("../../evil", 1))
+    (tmp_path / "in" / "IM1").write_bytes(film(uid, 1))
     code = run(tmp_path / "in", tmp_path / "deep" / "out", kind, "--quiet")
     assert code == {"fhir": 0, "dicom-sr": 1}[kind]
     assert not list(tmp_path.rglob("*evil*"))
-    assert (tmp_path / "deep" / "out" / "IM1.json").exists() == (kind == "fhir")
+    made = [path.name for path in (tmp_path / "deep" / "out").rglob("*")]
+    assert made == (["IM1.json"] if kind == "fhir" else [])
+    if made:
+        assert "identifier" not in json.loads((tmp_path / "deep" / "out" / "IM1.json").read_bytes())
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -107,21 +107,27 @@ def label_sentence(sentence: str) -> tuple[Mention, ...]:
     if not hits:
         return ()
     cues = _blank(sentence, _NOT_A_DENIAL, [hit[:2] for hit in hits])
+    cues_of_devices = _blank(cues, _NOT_A_DENIAL_OF_DEVICES)
     mentions = []
     for start, end, name, status in _without_overlaps(hits):
         words = sentence[start:end]
         if status == Status.NEGATIVE and _NOT_NORMAL.search(words):
             status = Status.UNCERTAIN
-        decided, cue = (status, words) if status != Status.POSITIVE else _judge(cues, start, end)
+        text, stops = (cues_of_devices, _DEVICE_IS_THERE) if name == table.DEVICES else (cues, ())
+        decided, cue = (status, words) if status != Status.POSITIVE else _judge(text, start, end, stops)
         mentions.append(Mention(name, decided, words, cue))
     return tuple(mentions)
 
 
-def _judge(sentence: str, start: int, end: int) -> tuple[Status, str]:
-    """Status of a mention at [start, end), and the cue: the nearest before it, else one behind it."""
+def _judge(sentence: str, start: int, end: int, stops: Sequence[_Phrase] = ()) -> tuple[Status, str]:
+    """Status of a mention at [start, end), and the cue: the nearest before it, else one behind it.
+
+    ``stops``: what a cue before the mention does not reach across.
+    """
     ends = [match.span() for match in _matches(_blank(sentence, _NO_END), _ENDS)]
     opening, first = max((span for span in ends if span[1] <= start), key=lambda span: span[1], default=(0, 0))
     last = min((span[0] for span in ends if span[0] >= end), default=len(sentence))
+    over = min((at for at, _ in ends if at >= end and not _COMMA_WORD.match(sentence, at)), default=len(sentence))
     before, after = _blank(sentence[first:end], _BEHIND), sentence[start:last]
     governed = _VERB.search(sentence, opening, start) is not None
     barrier = (
@@ -130,13 +136,18 @@ def _judge(sentence: str, start: int, end: int) -> tuple[Status, str]:
     nearest = (0, 0, Status.POSITIVE, "")  # of the cues before: the one that ends last, of several the longest
     for status, phrases in ((Status.UNCERTAIN, _DOUBTS_AFTER), (Status.NEGATIVE, _DENIES_AFTER)):
         for match in _matches(before, phrases):
-            if match.end() > barrier and not _NEW_SUBJECT.search(before, match.end()):
+            behind = first + match.end()
+            if match.end() <= barrier or _NEW_SUBJECT.search(before, match.end()):
+                continue
+            if status == Status.NEGATIVE and _stated_anew(sentence[behind:over], start - behind):
+                continue
+            if not any(stop.start() >= match.end() for stop in _matches(before, stops)):
                 nearest = max(nearest, (match.end(), len(match[0]), status, match[0]))
     if nearest[3]:
         return nearest[2:]
     for status, phrases in ((Status.UNCERTAIN, _DOUBTS_BEFORE), (Status.NEGATIVE, _DENIES_BEFORE)):
         for match in _matches(after, phrases):
-            if _reaches(after[: match.start()], governed):
+            if _reaches(after[: match.start()], match[0], governed):
                 return status, match[0]
     for status, ending in ((Status.UNCERTAIN, _DOUBTED_AT_END), (Status.NEGATIVE, _DENIED_AT_END)):
         if said := ending.fullmatch(after[end - start :].rstrip(" ,")):
@@ -144,13 +155,38 @@ def _judge(sentence: str, start: int, end: int) -> tuple[Status, str]:
     return Status.POSITIVE, ""
 
 
-def _reaches(between: str, governed: bool) -> bool:
+def _stated_anew(denied: str, start: int) -> bool:
+    """Whether the comma before a mention begins a statement of its own, which a denial before the comma does not reach.
+
+    As in "no pneumothorax, small effusion" and "no pneumothorax, effusion is unchanged"; not in a list that goes on, as
+    in "no pneumothorax, small effusion, or edema", and not in "no acute, displaced fracture".
+
+    Args:
+        denied: the clause from behind its denial.
+        start: of the mention, in ``denied``.
+    """
+    item, comma, _ = denied[:start].rpartition(", ")
+    if not comma or _ADJECTIVE.search(item):
+        return False
+    rest = _DENIAL.split(denied[len(item + comma) :])[0]
+    if _STATED.match(rest) or ("," not in item and _SEEN.match(rest)):
+        return True
+    if _LIST.search(rest):
+        return False
+    return bool(_AFFIRMED.match(rest) or (_NOTHING_ACUTE.search(item) and _CHRONIC.match(rest)))
+
+
+def _reaches(between: str, cue: str, governed: bool) -> bool:
     """Whether a cue behind a mention is about it, too, and not only about something named between the two.
 
     ``governed``: the mention has a verb of its own before it, as in "there is x and y is not seen".
     """
     if governed and re.search(r"(?:,| and) ", between):
         return False
+    if cue in _VERSUS and "," in between and not between.endswith(", "):
+        return False  # "opacity, pneumonia versus atelectasis": the opacity is in no doubt
+    if _PREDICATE.match(cue) and _OTHER_SUBJECT.search(between):
+        return False  # "opacity is seen and pneumonia is possible": nor is this one
     return len(_VERB.findall(between)) <= 1 and not _NEW_SUBJECT.search(between)
 
 
@@ -211,19 +247,41 @@ _MARKS = (
 )
 _OTHER = re.compile(r"[^\w', ]")
 _VERB = re.compile(r"\b(?:is|are|was|were|has|have|had|shows?|demonstrates?|remains?|appears?|reveals?)\b")
+_PREDICATE = re.compile(rf"{_VERB.pattern}|(?:can|could|may|might) ")
+_SAME_SUBJECT = r"(?:it|that|they|these|this|now|since|again|also|still|\w+ly)"
+_OTHER_SUBJECT = re.compile(rf"{_VERB.pattern}.*(?:,| and) (?!{_SAME_SUBJECT} )\w[\w' ]*(?<! and )$")
 _NEW_SUBJECT = re.compile(r"(?:\band|,) (?:the|there|heart|lungs)\b|\b(?:may|might|could) ")
 _NOT_NORMAL = re.compile(r"\b(?:not|no longer)(?: (?:yet|within|quite|entirely|completely|fully|totally))* [\w']+$")
 _AT_END = r"(?: (?!and )[\w']+){0,4}?"  # of its clause, a few words after a mention
 _DENIED_AT_END = re.compile(_AT_END + r",? ((?:now |since |completely )?(?:resolved|cleared|absent|removed|gone))")
-_DOUBTED_AT_END = re.compile(_AT_END + r" ((?:is|are) (?:more |most |very )?(?:likely|probable))")
-_COMMA_CLAUSE = re.compile(r", (?:and )?(?=(?:the|there|heart|cardiac|cardiomegaly|lungs|lung|mild|stable|unchanged) )")
+_DOUBTED_AT_END = re.compile(_AT_END + r" ((?:is|are) (?:more |most |very |less )?(?:likely|probable))")
+_COMMA_SUBJECT = re.compile(r", (?:and )?(?=(?:the|there|heart|cardiac|lungs|lung) )")
+_COMMA_WORD = re.compile(r", (?:and )?(?=(?:cardiomegaly|mild|stable|unchanged) )")
+# What _stated_anew looks for, behind the denial and behind a comma.
+_DENIAL = re.compile(r"\b(?:no|without)\b")
+_LIST = re.compile(r"\bn?or\b|, and \w")
+_ADJECTIVE = re.compile(r"\b(?:acute|active|definite|discrete|displaced|focal|gross|large|new|obvious|significant)\s*$")
+_PLACE = r"at (?:the|both) (?:\w+ ){0,2}(?:bases?|apex|apices)"
+_AFFIRMED = re.compile(rf"(?:{'|'.join(table.STATED_AFTER_COMMA)}) |[^,]* {_PLACE}\b")
+_NOTHING_ACUTE = re.compile(r"\bacute (?:[\w']+ )*(?:abnormalit\w+|disease|findings?|process)$")
+_CHRONIC = re.compile(r"cardiomegaly$")
+_SUBJECT = r"(?:(?!(?:and|or) )[\w']+ )+?"
+_NOW = r"(?:(?:been|grossly|largely|mildly|now|relatively|significantly|slightly) )*"
+_STATED = re.compile(
+    _SUBJECT + r"(?:persists?\b|(?:is|are) (?:again|also|still) (?:present|noted|seen)\b"
+    rf"|(?:is|are|has|have|remains?) {_NOW}"
+    r"(?:unchanged|stable|increased|decreased|improved|worse|worsened|larger|smaller|enlarged)\b)"
+)
+_SEEN = re.compile(_SUBJECT + r"(?:is|are) (?:present|noted|seen)\b")
 
-_ENDS = (*_compile(table.CLAUSE_ENDS), _Phrase(", ", _COMMA_CLAUSE))
+_ENDS = (*_compile(table.CLAUSE_ENDS), _Phrase(", ", _COMMA_SUBJECT), _Phrase(", ", _COMMA_WORD))
 _NO_END = _compile(table.NOT_A_CLAUSE_END)
 _NOT_MEANT, _NOT_A_DENIAL = _compile(table.NOT_MEANT), _compile(table.NOT_A_DENIAL)
+_NOT_A_DENIAL_OF_DEVICES, _DEVICE_IS_THERE = _compile(table.NOT_A_DENIAL_OF_DEVICES), _compile(table.DEVICE_IS_THERE)
 _DENIES_AFTER, _DOUBTS_AFTER = _compile(table.DENIES_AFTER), _compile(table.DOUBTS_AFTER)
 _DENIES_BEFORE, _DOUBTS_BEFORE = _compile(table.DENIES_BEFORE), _compile(table.DOUBTS_BEFORE)
-_BOTH_WAYS = ("negative", "versus", "vs")  # "negative" denies what is before it, and with "for" what follows
+_VERSUS = ("versus", "vs")
+_BOTH_WAYS = ("negative", *_VERSUS)  # "negative" denies what is before it, and with "for" what follows
 _BEHIND = tuple(phrase for phrase in (*_DENIES_BEFORE, *_DOUBTS_BEFORE) if phrase.key not in _BOTH_WAYS)
 _PHRASES = [
     (name, status, _compile(phrases))

@@ -54,7 +54,8 @@ MENTIONS: dict[str, tuple[str, ...]] = {
     "Fracture": ("fractur*", "compression deformit*", "fx", "dislocat*", "wedge deformit*"),
     DEVICES: (
         "endotracheal|tracheostomy|nasogastric|orogastric|enteric|feeding|chest|gastric|ng|et|dobbhoff tube*",
-        "catheter*", "central venous line*", "picc", "pacemaker*", "pacer", "aicd", "icd", "defibrillator*",
+        "catheter*", "central venous line*", "central|jugular|subclavian|ij line|lines",
+        "picc", "pacemaker*", "pacer", "aicd", "icd", "defibrillator*",
         "port a cath", "mediport", "chest|infusion port", "sternotomy wire*", "sternal wire*", "cerclage wire*",
         "pacing|pacer lead*",
         "stent*", "valve replacement", "prosthe*", "surgical clip*", "hardware", "spinal rod*", "drain", "drains",
@@ -103,13 +104,28 @@ NOT_A_DENIAL = (
     "no ~ improvement", "no prior*|previous|comparison*", "no ~ decrease*", "not significantly different",
     "no ~ worsening of|in", "not ~ resolved|cleared", "near|nearly|almost|partial|partially|incomplete|incompletely ~ "
     "resolved|cleared|resolution", "not previously", "not ~ on ~ prior|previous", "not ~ previously",
-    "not seen|present|noted|identified|visible|evident before",
+    "not seen|present|noted|identified|visible|evident before", "no|without doubt",
+)  # fmt: skip
+
+# What denies something of a device, and so not the device, though it may be among the words.
+NOT_A_DENIAL_OF_DEVICES = (
+    "no|without ~ hardware|device*|catheter*|line*|tube*|lead*|wire*|stent*|pacemaker*|prosthe* "
+    "complication*|failure|fracture*|kinking|loosening|malfunction|malposition|migration",
+    "no|without ~ hardware|device|catheter|line|tube related|associated complication*",
+    "tip|tips|end ~ ~ not ~ seen|visualized|visualised|identified|demonstrated|included|evident|visible",
+)  # fmt: skip
+
+# Between a cue and a device: the cue is about what is before, and the device is there.
+DEVICE_IS_THERE = (
+    "after", "following", "status post", "s p",
+    "complication*|failure|kinking|loosening|malfunction|malposition|migration of|from|in|involving|related",
 )  # fmt: skip
 
 # Before a mention, down to the end of its clause.
 DENIES_AFTER = (
     "no", "not", "nor", "without", "free of", "free from", "clear of", "negative for", "absence of", "absent",
-    "never", "neither", "lack of", "lacks", "lacking", "resolution of", "resolved", "rather than", "no longer",
+    "never", "neither", "nil", "doubt", "low likelihood|probability of",
+    "lack of", "lacks", "lacking", "resolution of", "resolved", "rather than", "no longer",
     "exclude|excludes|excluding", "ruled out", "no|without ~ suggest*|indicate|represent", "none of", "cleared",
 )  # fmt: skip
 DOUBTS_AFTER = (
@@ -134,7 +150,16 @@ DENIES_BEFORE = (
 DOUBTS_BEFORE = (
     "cannot|can't|not ~ excluded", "cannot|can't|not ~ ruled out", "is|are|remains|be possible",
     "is|are|was|be suspected|questioned|considered", "not ~ entirely excluded", "difficult to exclude",
-    "in the differential", "versus", "vs",
+    "in the differential", "is|are|remains a|another consideration|possibility",
+    "could|may|might|can be missed|overlooked", "versus", "vs",
+)  # fmt: skip
+
+# Right after a comma: what a denial before the comma does not reach, as in "no pneumothorax, small effusion"; but not
+# where "or" goes on with the list.
+STATED_AFTER_COMMA = (
+    "a", "very", "small", "tiny", "trace", "slight", "minimal", "minimally", "mildly", "moderate", "moderately",
+    "multiple", "old", "remote", "healed", "healing", "chronic", "persistent", "residual", "improving", "resolving",
+    "left", "right", "bilateral", "bibasilar", "bibasal", "biapical",
 )  # fmt: skip
 
 # "with" inside these ends nothing.

@@ -6,7 +6,6 @@ Its content follows TID 2000, "Basic Diagnostic Imaging Report". Needs pydicom (
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -17,7 +16,7 @@ from latentcap.batch.inputs import Input
 from latentcap.batch.journal import Record
 from latentcap.batch.outputs.base import paragraphs
 from latentcap.batch.outputs.finding_codes import Finding, findings_of
-from latentcap.batch.outputs.reports import IDENTIFIERS, Reports
+from latentcap.batch.outputs.reports import IDENTIFIERS, UID, Reports
 from latentcap.data.dicom import frame_place, import_pydicom
 from latentcap.data.dicom_header import Header, read_header
 from latentcap.data.example import ImageRef
@@ -35,7 +34,6 @@ DEVICE: Code = ("121007", "DCM", "Device")
 ENGLISH: Code = ("en", "RFC5646", "English")
 OURS = "99LATENTCAP"
 LONGEST_CODE = 16
-_UID = re.compile(r"[0-9.]{1,64}")
 
 
 class DicomReports(Reports):
@@ -48,7 +46,7 @@ class DicomReports(Reports):
         if wanted is None or wanted.error or known or not wanted.images:
             return wanted
         headers = [read_header(image) for image in wanted.images]
-        if not all(header is not None and all(map(_UID.fullmatch, header.uids)) for header in headers):
+        if not all(header is not None and all(map(UID.fullmatch, header.uids)) for header in headers):
             return replace(
                 wanted,
                 error="no DICOM image with UIDs, by which --format dicom-sr refers to it (--format fhir needs none)",

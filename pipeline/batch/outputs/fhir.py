@@ -12,7 +12,7 @@ from typing import Any
 from latentcap.batch.journal import Record
 from latentcap.batch.outputs.base import as_text, paragraphs
 from latentcap.batch.outputs.finding_codes import findings_of
-from latentcap.batch.outputs.reports import IDENTIFIERS, Reports
+from latentcap.batch.outputs.reports import IDENTIFIERS, UID, Reports
 from latentcap.data.dicom_header import Header
 from latentcap.data.example import ImageRef
 
@@ -23,7 +23,7 @@ OURS = "urn:latentcap:label:"
 
 
 class FhirReports(Reports):
-    """Status ``preliminary``; the study is named by its UID as an identifier."""
+    """Status ``preliminary``; the study is named by its UID as an identifier, where it has a valid one."""
 
     suffix = ".json"
 
@@ -37,7 +37,7 @@ class FhirReports(Reports):
             "issued": record["_issued"],
             "performer": [{"display": "latentcap"}],
         }
-        studies = dict.fromkeys(header.study for _, header in sources if header and header.study)
+        studies = dict.fromkeys(header.study for _, header in sources if header and UID.fullmatch(header.study))
         identifiers: list[dict[str, Any]] = [{"system": "urn:dicom:uid", "value": f"urn:oid:{uid}"} for uid in studies]
         if known is not None:
             report |= _patient({name: self._identifier(known, name) for name in IDENTIFIERS})

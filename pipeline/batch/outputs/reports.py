@@ -22,11 +22,12 @@ IDENTIFIERS = (
     *("StudyInstanceUID", "StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"),
 )
 """What ``--keep-identifiers`` copies from the first image of a study."""
-_NAME_OF_FILE = re.compile(r"\w[\w.-]*")
+UID = re.compile(r"(?=.{1,64}$)[0-9]+(?:\.[0-9]+)*")
+"""What counts as a UID. Leading zeros pass: DICOM forbids them (PS3.5, 9.1), yet devices write them."""
 
 
 class Reports(Files):
-    """A file for each study, named by its StudyInstanceUID, or by the image where it has none.
+    """A file for each study, named by its StudyInstanceUID, or by the image where that is no UID.
 
     The journal has what each says and when it was written; the rest is read from the images again. So a file that is
     written again after a crash is the same. Without ``keep_identifiers`` nothing of a patient is read or written.
@@ -80,7 +81,7 @@ class Reports(Files):
         """
 
     def _name(self, file: str, study: str) -> str:
-        if _NAME_OF_FILE.fullmatch(study):
+        if UID.fullmatch(study):
             return f"{study}{self.suffix}"
         inside = PurePath(as_path(file))
         return str(PurePath(*(part for part in inside.parts if part not in ("..", inside.anchor)))) + self.suffix
