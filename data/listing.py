@@ -20,7 +20,9 @@ from latentcap.data.kinds import (
     why_not_read,
 )
 from latentcap.data.readers.paths import existing, expand_sources, shorten
-from latentcap.data.walk import own_outputs
+from latentcap.data.walk import RUN, is_own_output, own_outputs
+
+OWN_OUTPUT = "an output of captioning"
 
 
 class Listed(NamedTuple):
@@ -41,10 +43,11 @@ def iter_images(paths: str | Path | Sequence[str | Path]) -> Iterator[Listed]:
 
     Of a folder these are the images and archives in it and in all folders below it, links to folders included; of a tar
     or zip, the images in it. Files without a suffix that is known are images if their content begins as one (DICOM from
-    a CD). What captioning wrote there (what has a ``.run`` folder beside it) is no input. Hidden files and folders are
-    left out, and every folder is entered once, so that links cannot lead in circles. The images of a folder are sorted
-    by their path in it; a broken link or a folder that may not be read is listed as an image, and the rest of an
-    archive that is cut off, and what is not read in one, with an ``error``, so that each is reported.
+    a CD). What captioning wrote there (what has a ``.run`` folder beside it) is no input, but for texts among images.
+    Hidden files and folders are left out, and every folder is entered once, so that links cannot lead in circles. The
+    images of a folder are sorted by their path in it; a broken link or a folder that may not be read is listed as an
+    image, and the rest of an archive that is cut off, and what is not read in one, with an ``error``, so that each is
+    reported.
 
     Args:
         paths: files, folders, archives and patterns such as ``photos/*.jpg``. Where one folder or archive is all that
@@ -103,8 +106,10 @@ def _judged(name: str, shown: str, image: ImageRef) -> Listed | None:
     """A file of a folder or archive, as an image or as skipped; None for what nobody would take for one."""
     if reason := why_not_read(name):
         return Listed(shown, image, skipped=reason)
-    if is_image(name) or os.path.isdir(image.path):  # a folder that may not be read, so that this is reported
+    if is_image(name):
         return Listed(shown, image)
+    if os.path.isdir(image.path):  # a folder that is not entered, so that this is reported
+        return Listed(shown, image, skipped=OWN_OUTPUT if is_own_output(image.path) else "")
     if not may_be_image(name):
         return None
     start = image.start()
@@ -112,7 +117,8 @@ def _judged(name: str, shown: str, image: ImageRef) -> Listed | None:
 
 
 def _walk(root: str) -> Iterator[str]:
-    """Paths relative to ``root`` of the images and archives below it, sorted; one folder's names are held at a time."""
+    """Paths relative to ``root`` of the images and archives below it, sorted, and of folders that are not entered; one
+    folder's names are held at a time."""
     top = os.path.realpath(root)
     seen: set[tuple[int, int]] = set()
     waiting = [""]  # the next one last; folders end in "/", as they sort among the files
@@ -139,6 +145,8 @@ def _wanted(folder: str, top: str) -> Iterator[str]:
     ours = own_outputs(folder, [entry.name for entry in entries])
     for entry in entries:
         if entry.name in ours:
+            if entry.is_dir() and not entry.name.endswith(RUN):
+                yield entry.name
             continue
         if os.path.isdir(entry) if entry.is_symlink() else entry.is_dir():  # links may lead in a circle
             if not (entry.is_symlink() and _is_met_anyway(entry.path, top)):

@@ -254,7 +254,7 @@ def test_a_second_view_is_not_copied_either(tmp_path: Path) -> None:
     (tmp_path / "a.dcm").write_bytes(make(RAMP))
     views = (ImageRef("a.png", data=b""), ImageRef(str(tmp_path / "a.dcm")))
     assert "whose header names the patient" in why_not_copied(Input("a.png", views), "webdataset")
-    with pytest.raises(UserError, match="whose header names the patient"):
+    with pytest.raises(OSError, match="whose header names the patient"):
         copied(ImageRef("https://host/a.png", data=make(RAMP)))
 
 

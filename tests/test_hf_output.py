@@ -10,7 +10,6 @@ from PIL import Image
 from latentcap.batch.inputs import Input
 from latentcap.batch.outputs import make_output
 from latentcap.batch.outputs.hf import HuggingFaceFolder
-from latentcap.data.errors import UserError
 from latentcap.data.example import ImageRef
 from latentcap.data.readers import read_examples
 from latentcap.evaluation.predictions import read_predictions
@@ -77,5 +76,5 @@ def test_what_cannot_be_taken_along(tmp_path: Path) -> None:
         assert reason in refused.error
     with output.journal:
         output.append([{"file": "a", "caption": "b", "_images": [[str(tmp_path / "gone.jpg"), None, None, ""]]}])
-    with pytest.raises(UserError, match=r"gone\.jpg: was captioned and cannot be read now"):
-        output.finish()
+    output.finish()
+    assert output.lost == [{"file": "a", "error": "was captioned and cannot be read now (No such file or directory)"}]

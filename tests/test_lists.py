@@ -166,6 +166,18 @@ def test_our_own_outputs_are_no_input(here: Path) -> None:
     for name in ("out.run", "captions.jsonl.run"):
         (here / "p" / name).mkdir()
         (here / "p" / name / "manifest.json").write_text(json.dumps({"format": "latentcap-run"}))
-    assert names("p") == ["a.png"]
+    assert {item.name: item.skipped for item in Inputs(["p"])} == {"a.png": "", "out": "an output of captioning"}
     assert names("p/*") == ["p/a.png"]
     assert names("p/captions.jsonl") == ["a.png"]  # a table, where that is what is asked for
+
+
+@pytest.mark.parametrize("kind", ["txt", "caption", "xmp", "srt", "vtt"])
+def test_texts_hide_no_images(kind: str, here: Path) -> None:
+    """A folder of images into which the captions of an archive were written."""
+    picture(here / "p" / "a.png")
+    picture(here / "p" / "ext" / "b.png")
+    (here / "p" / "ext.run").mkdir()
+    manifest = {"format": "latentcap-run", "settings": {"format": kind}}
+    (here / "p" / "ext.run" / "manifest.json").write_text(json.dumps(manifest))
+    assert names("p") == ["a.png", "ext/b.png"]
+    assert names("p/*") == ["p/a.png", "p/ext/b.png"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
@@ -120,6 +120,19 @@ class Journal:
         except OSError as error:
             os.ftruncate(self._file, size)
             raise write_error(self.path, error) from None
+
+    def drop(self, starts: Collection[int]) -> None:
+        """Remove the records that begin at these bytes: all or, where that fails, none of them."""
+        opened = self._file is not None
+        self.__exit__(None, None, None)
+        start = 0
+        with written_to_disk(self.path) as file, open(self.path, "rb") as lines:
+            for line in lines:
+                if start not in starts:
+                    file.write(line)
+                start += len(line)
+        if opened:
+            self.__enter__()
 
 
 def write_error(path: Path, error: OSError) -> UserError:

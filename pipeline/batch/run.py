@@ -63,6 +63,8 @@ class Run:
         self.failed -= self.done
         self.stale: set[int] = set()
         self.still_failed: set[int] = set()
+        self.earlier: set[int] = set()  # of the inputs that were seen, those that earlier runs captioned
+        self.mended: set[int] = set()
         self.summary.resumed = len(self.done)
         self._names = sha256()
         self._retry: list[Input] = []
@@ -119,7 +121,11 @@ class Run:
             if self.whole:
                 self._write_skipped()
                 of_all["input"] = {"names": self.summary.seen, "sha256": self._names.copy().hexdigest()}
-            self.output.finish(quiet=self.quiet)
+            try:
+                self.output.finish(quiet=self.quiet)
+            finally:
+                with self.errors if self.output.lost else nullcontext():
+                    self._take_back()
             self._update("complete", **of_all)
             self.summary.write(self.folder.path, "complete")
 
@@ -142,10 +148,37 @@ class Run:
                     )
                 if time.monotonic() - written > MANIFEST_SECONDS:
                     written = time.monotonic()
-                    self.output.checkpoint()
+                    self._checkpoint()
                     self.folder.times.mark(self.journal.path)
                     self._update("running")
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        try:
             self.output.checkpoint()
+        finally:
+            self._take_back()
+
+    def _take_back(self) -> None:
+        """Captions that the output has lost are failures, and counted as that alone."""
+        summary = self.summary
+        for record in self.output.lost:
+            key = digest(record["file"])
+            if key in self.done and key not in self.mended:
+                summary.resumed -= 1
+                if key in self.earlier:
+                    summary.earlier -= 1
+                else:
+                    summary.seen += 1  # no input any more, and yet told
+            else:
+                summary.captioned -= 1
+            self.done.discard(key)
+            self.still_failed.add(key)
+        if self.output.lost:
+            self.errors.append(self.output.lost)
+            summary.failed = len(self.still_failed)
+            self._count_reasons()
+            self.output.lost = []
 
     def _commit(self, records: Iterable[Record]) -> None:
         """Add to the journal what it does not hold yet."""
@@ -160,6 +193,7 @@ class Run:
                     self.failed.discard(key)
                     self.still_failed.discard(key)
                     self.done.add(key)
+                    self.mended.add(key)
             elif key not in self.still_failed:
                 self.still_failed.add(key)
                 if key not in self.failed:
@@ -219,24 +253,28 @@ class Run:
             if wanted is None:
                 self.summary.skip(self.output.why_skipped)
             else:
-                self.summary.earlier += known
+                if known:
+                    self.summary.earlier += 1
+                    self.earlier.add(key)
                 yield wanted
 
     # What is written at the end ---------------------------------------------------------------------------------------
 
     def _count_reasons(self) -> None:
-        self.summary.failures = Counter(
-            record["error"] for record in self.errors if digest(record["file"]) in self.still_failed
-        )
+        self.summary.failures = Counter(record["error"] for record in self._current_errors())
+
+    def _current_errors(self) -> list[Record]:
+        """The last of each input that has failed."""
+        last = {digest(record["file"]): record for record in self.errors}
+        return [record for key, record in last.items() if key in self.still_failed]
 
     def _drop_mended_errors(self) -> None:
         """Errors of inputs that have a caption now, or are no longer there, are out of date."""
         if not self.still_failed:
             self.errors.path.unlink(missing_ok=True)
             return
-        records = list(self.errors)
-        kept = [record for record in records if digest(record["file"]) in self.still_failed]
-        if len(kept) < len(records):
+        kept = self._current_errors()
+        if len(kept) < sum(1 for _ in self.errors):
             with written_to_disk(self.errors.path) as file:
                 file.writelines(map(to_line, kept))
 

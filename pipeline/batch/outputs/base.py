@@ -21,6 +21,7 @@ class Output:
         needs_ids: records carry the ids that a table gives, as ``"_id"``.
         path: the file or folder; None for sidecars beside their images.
         why_skipped: what is said of an input that :meth:`prepare` does not want.
+        lost: errors of inputs whose captions :meth:`checkpoint` or :meth:`finish` took back; whoever calls empties it.
     """
 
     needs_images = False
@@ -30,6 +31,7 @@ class Output:
     def __init__(self, path: Path | None, journal: Path) -> None:
         self.path = path
         self.journal = Journal(journal)
+        self.lost: list[Record] = []
 
     def __str__(self) -> str:
         return str(self.path)
@@ -45,13 +47,7 @@ class Output:
 
     def renew(self, stale: Mapping[int, int]) -> None:
         """Take back captions whose images have changed: digests of their names, with where their records begin."""
-        gone = set(stale.values())
-        start = 0
-        with written_to_disk(self.journal.path) as file, open(self.journal.path, "rb") as lines:
-            for line in lines:
-                if start not in gone:
-                    file.write(line)
-                start += len(line)
+        self.journal.drop(set(stale.values()))
 
     def is_gone(self, item: Input) -> bool:
         """Whether somebody has removed what was written for an input; what is made from the journal comes back."""

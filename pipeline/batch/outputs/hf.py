@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from latentcap.batch.inputs import Input
 from latentcap.batch.journal import Record, written_to_disk
-from latentcap.batch.outputs.copied import copied, why_not_copied
+from latentcap.batch.outputs.copied import Lost, copied, why_not_copied
 from latentcap.batch.outputs.parts import ParquetParts
 from latentcap.data.image import ImageRef
 
@@ -69,7 +69,7 @@ class HuggingFaceFolder(ParquetParts):
                 return replace(item, error=f"{len(item.images)} views, where --format hf has one image for a caption")
         return item
 
-    def write(self, records: Iterator[Record], file: IO[bytes]) -> None:
+    def write(self, records: Iterator[tuple[int, Record]], file: IO[bytes]) -> None:
         write_images(records, file)
 
     def finish(self, *, quiet: bool = False) -> None:
@@ -90,10 +90,10 @@ def write_card(folder: Path) -> None:
             file.write(CARD)
 
 
-def write_images(records: Iterator[Record], file: IO[bytes]) -> None:
+def write_images(records: Iterator[tuple[int, Record]], file: IO[bytes]) -> None:
     """Rows with images, in the columns of ``FEATURES``, which the file's metadata tell ``datasets``.
 
-    Raises UserError for an image that cannot be read any more.
+    Records come with where in the journal they begin. Raises Lost, at the end, for images that cannot be copied.
     """
     import pyarrow as pa
     import pyarrow.parquet
@@ -102,9 +102,21 @@ def write_images(records: Iterator[Record], file: IO[bytes]) -> None:
     types = {"image": image, "alternatives": pa.list_(pa.string()), "score": pa.float64(), "confidence": pa.float64()}
     told = {b"huggingface": json.dumps({"info": {"features": FEATURES}}).encode()}
     schema = pa.schema([(name, types.get(name, pa.string())) for name in FEATURES], metadata=told)
+    lost: dict[int, Record] = {}
+    rows = _rows(records, lost)
     with pyarrow.parquet.ParquetWriter(file, schema) as writer:
-        while rows := [_row(record) for record in islice(records, ROW_GROUP)]:
-            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+        while some := list(islice(rows, ROW_GROUP)):
+            writer.write_table(pa.Table.from_pylist(some, schema=schema))
+    if lost:
+        raise Lost(lost)
+
+
+def _rows(records: Iterator[tuple[int, Record]], lost: dict[int, Record]) -> Iterator[dict[str, Any]]:
+    for start, record in records:
+        try:
+            yield _row(record)
+        except OSError as error:
+            lost[start] = {"file": record["file"], "error": str(error)}
 
 
 def _row(record: Record) -> dict[str, Any]:

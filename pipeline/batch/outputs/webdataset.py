@@ -9,20 +9,22 @@ import tarfile
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path, PurePath
 from typing import IO
 
 from latentcap.batch.inputs import Input
 from latentcap.batch.journal import Record, digest, written_to_disk
 from latentcap.batch.outputs.base import Output, all_captions, merge_text, public
-from latentcap.batch.outputs.copied import copied, why_not_copied
+from latentcap.batch.outputs.copied import Lost, copied, take_back, why_not_copied
 from latentcap.data.encoding import encoding_of
 from latentcap.data.errors import UserError
 from latentcap.data.example import ImageRef
-from latentcap.data.kinds import is_image, suffix_of
+from latentcap.data.kinds import suffix_of
 from latentcap.progress import Progress
 
 PER_TAR = 1000
+OUTDATED = ""  # in place of what a tar was made of
 
 
 class Tars(Output):
@@ -39,42 +41,38 @@ class Tars(Output):
         super().__init__(path, run / "captions.jsonl")
         self.folder, self.existing, self.separator = path, existing, separator
         self._state = run / "tars.json"
+        self._sources: dict[str, str] = {}  # the tar that each mirrored one is made of
+        self._texts: dict[int, int] = {}  # digests of texts in tars, and of the names of their images
 
     def prepare(self, item: Input, *, known: bool) -> Input | None:
-        if item.images:
-            image = item.images[0]
-            if reason := why_not_copied(item, "webdataset"):
-                return replace(item, error=item.error or reason)
-            if image.in_tar and _same_file(self._mirrored(item.name, image), image.path):
-                raise UserError(f"{image.path}: would be written over. Choose another folder as --output.")
+        if item.error or not item.images:
+            return item
+        image = item.images[0]
+        if reason := why_not_copied(item, "webdataset"):
+            return replace(item, error=reason)
+        if not image.in_tar:
+            return item
+        target = str(self._mirrored(item.name, image))
+        if _same_file(Path(target), image.path):
+            raise UserError(f"{image.path}: would be written over. Choose another folder as --output.")
+        if (source := self._sources.setdefault(target, image.path)) != image.path:
+            return replace(item, error=f"its tar would be {target}, as {source} is: give it another --output")
+        text, name = digest(f"{target}:{_text_of(image.name)}"), digest(item.name)
+        if self._texts.setdefault(text, name) != name:
+            return replace(
+                item,
+                error=f"{_text_of(image.name)} is the text of another image in its tar already, which is called the "
+                "same but for its ending: rename one, or write .jsonl",
+            )
         return item
 
     def finish(self, *, quiet: bool = False) -> None:
-        archives, packed = self._index()
-        written = self._known()
-        jobs: dict[str, tuple[str, array[int]]] = {}
-        for target, (source, offsets) in archives.items():
-            jobs[target] = (source, offsets)
-        for number, at in enumerate(range(0, len(packed), PER_TAR)):
-            jobs[str(self.folder / f"captions-{number:05d}.tar")] = ("", packed[at : at + PER_TAR])
-        left = [name for name in jobs if written.get(name) != _version(jobs[name][1]) or not os.path.isfile(name)]
-        with Progress("tars", unit="tar") as progress:
-            for count, name in enumerate(left, start=1):
-                source, offsets = jobs[name]
-                with written_to_disk(Path(name)) as file:
-                    records = self._records(offsets)
-                    if source:
-                        self._add_to(source, records, file)
-                    else:
-                        _pack(records, file)
-                written[name] = _version(offsets)
-                with written_to_disk(self._state, "w") as state:
-                    json.dump(written, state)
-                if not quiet:
-                    progress.update(count, len(left))
+        while not self._write(quiet=quiet):
+            pass
 
     def renew(self, stale: Mapping[int, int]) -> None:
-        self._state.unlink(missing_ok=True)
+        """The tars stay until :meth:`finish` replaces them one by one, whenever that is."""
+        self._note(dict.fromkeys(self._known(), OUTDATED))
         super().renew(stale)
 
     def clear(self) -> None:
@@ -91,6 +89,48 @@ class Tars(Output):
             return dict(json.loads(self._state.read_bytes()))
         except (OSError, ValueError):
             return {}
+
+    def _note(self, written: Mapping[str, str]) -> None:
+        with written_to_disk(self._state, "w") as state:
+            json.dump(written, state)
+
+    def _write(self, *, quiet: bool) -> bool:
+        """Write the tars that are missing or outdated. False where captions were taken back, and others moved up."""
+        jobs, written = self._jobs(), self._known()
+        left = [name for name in jobs if written.get(name) != _version(jobs[name][1]) or not os.path.isfile(name)]
+        with Progress("tars", unit="tar") as progress:
+            for done, name in enumerate(left, start=1):
+                source, starts = jobs[name]
+                try:
+                    with written_to_disk(Path(name)) as file:
+                        if source:
+                            self._add_to(source, self._records(starts), file)
+                        else:
+                            _pack(zip(starts, self._records(starts), strict=True), file)
+                except Lost as lost:
+                    moved = (other for other in written if other in jobs and jobs[other][1][-1] >= starts[0])
+                    self._note(written | dict.fromkeys(moved, OUTDATED))
+                    take_back(self, lost, most=PER_TAR)
+                    return False
+                written[name] = _version(starts)
+                self._note(written)
+                if not quiet:
+                    progress.update(done, len(left))
+        surplus = [name for name in written if name not in jobs and Path(name).is_relative_to(self.folder)]
+        for name in surplus:
+            Path(name).unlink(missing_ok=True)
+            del written[name]
+        if surplus:
+            self._note(written)
+        return True
+
+    def _jobs(self) -> dict[str, tuple[str, array[int]]]:
+        """What each tar is made of: a tar, or "" for one that files are packed into, and where its records begin."""
+        archives, packed = self._index()
+        names = (str(self.folder / f"captions-{number:05d}.tar") for number in count())
+        free = (name for name in names if name not in archives)
+        chunks = (packed[at : at + PER_TAR] for at in range(0, len(packed), PER_TAR))
+        return {name: ("", starts) for starts, name in zip(chunks, free, strict=False)} | archives
 
     def _index(self) -> tuple[dict[str, tuple[str, array[int]]], array[int]]:
         """Where in the journal the records of each tar begin: target -> (source, starts); and those of files."""
@@ -118,7 +158,8 @@ class Tars(Output):
 
     def _add_to(self, source: str, records: Iterator[Record], file: IO[bytes]) -> None:
         """Copy a tar, with captions in place of, or added to, the texts of its samples."""
-        texts = {f"{os.path.splitext(record['_images'][0][3])[0]}.txt": all_captions(record) for record in records}
+        captions = {record["_images"][0][3]: all_captions(record) for record in records}
+        texts = {_text_of(name): caption for name, caption in captions.items()}
         with _open_tar(source) as archive, tarfile.open(fileobj=file, mode="w") as out:
             members = list(_whole_members(archive))
             present = {member.name.removeprefix("./") for member in members}
@@ -131,9 +172,13 @@ class Tars(Output):
                     _add_text(out, member.name, merge_text(old, texts[name], self.existing, self.separator))
                     continue
                 out.addfile(member, content)
-                text = f"{os.path.splitext(name)[0]}.txt"
-                if text in texts and text not in present and is_image(name):  # a sample's members stay together
-                    _add_text(out, text, texts[text])
+                if name in captions and _text_of(name) not in present:  # a sample's members stay together
+                    _add_text(out, _text_of(name), captions.pop(name))
+
+
+def _text_of(image: str) -> str:
+    """``a/KEY.txt`` of ``a/KEY.jpg``."""
+    return f"{os.path.splitext(image)[0]}.txt"
 
 
 def _open_tar(path: str) -> tarfile.TarFile:
@@ -154,17 +199,26 @@ def _whole_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         return
 
 
-def _pack(records: Iterator[Record], file: IO[bytes]) -> None:
+def _pack(records: Iterator[tuple[int, Record]], file: IO[bytes]) -> None:
+    """Samples of records, each with the byte that it begins at. Raises Lost, at the end, for those without an image."""
+    lost: dict[int, Record] = {}
     with tarfile.open(fileobj=file, mode="w") as out:
-        for record in records:
+        for start, record in records:
             key = f"{digest(record['file']):016x}"
             images = [ImageRef(*place) for place in record["_images"]]
-            for view, image in enumerate(images):
+            try:
+                contents = list(map(copied, images))
+            except OSError as error:
+                lost[start] = {"file": record["file"], "error": str(error)}
+                continue
+            for view, (image, content) in enumerate(zip(images, contents, strict=True)):
                 suffix = suffix_of(image.name or image.path) or ".jpg"
-                _add(out, f"{key}{suffix}" if len(images) == 1 else f"{key}.{view}{suffix}", copied(image))
+                _add(out, f"{key}{suffix}" if len(images) == 1 else f"{key}.{view}{suffix}", content)
             _add_text(out, f"{key}.txt", all_captions(record))
             told = json.dumps(next(public(iter([record]))), ensure_ascii=False)
             _add_text(out, f"{key}.json", told)
+    if lost:
+        raise Lost(lost)
 
 
 def _add_text(out: tarfile.TarFile, name: str, text: str) -> None:
