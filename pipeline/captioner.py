@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -286,6 +287,11 @@ class Captioner:
     def _tensor(self, image: ImageLike) -> Tensor:
         if isinstance(image, Image.Image):
             return self.transform(to_rgb(image))
+        if not isinstance(image, str | os.PathLike | ImageRef):
+            raise UserError(
+                f"an image is a path or a PIL image, not {type(image).__name__}. An array: Image.fromarray(array); the "
+                "bytes of a file: Image.open(io.BytesIO(data))."
+            )
         ref = image if isinstance(image, ImageRef) else ImageRef(str(image))
         return self.transform(load_image(ref, self.image))
 

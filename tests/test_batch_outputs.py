@@ -232,7 +232,7 @@ def test_the_name_says_the_format(path: str, given: str | None, expected: str) -
 
 
 def test_formats_that_do_not_fit(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"needs --output\. Only txt, caption, xmp, srt and vtt"):
+    with pytest.raises(UserError, match=r"Give --output captions\.jsonl, or --format txt"):
         choose_format(None, None)
     with pytest.raises(UserError, match="a folder, where --format jsonl needs a file"):
         choose_format(tmp_path, None)

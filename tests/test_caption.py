@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -169,6 +170,16 @@ def test_the_gallery_shows_what_this_run_and_earlier_ones_did(caption: Program, 
     assert "not an image" in page
 
 
+def test_what_is_missing_is_blamed(caption: Program, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photos)
+    with pytest.raises(UserError, match=r"does not exist: 'nothere\.jpg'"):
+        main(["nothere.jpg", "--model", str(caption.model)])
+    with pytest.raises(UserError, match=r"Give --output captions\.jsonl"):
+        main(["deep", "--model", str(caption.model)])
+    with pytest.raises(UserError, match=r"x\.json: .*--format coco"):
+        main(["deep", "--output", "x.json", "--model", str(caption.model)])
+
+
 def test_quiet_is_quiet(caption: Program, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert caption(photos, "--quiet") == 0
     said = capsys.readouterr()
@@ -225,7 +236,7 @@ def test_another_model_or_setting_on_the_same_output_is_refused(caption: Program
     other = tmp_path / "other"
     tiny_captioner(context=ContextConfig(encoder="none")).save(other)
     caption.model = other
-    with pytest.raises(UserError, match="other settings: model was"):
+    with pytest.raises(UserError, match=r"other settings: the model was .*, as it was then; model was"):
         caption(photos / "deep")
     assert caption(photos / "deep", "--overwrite", "--prefix", "a photo: ") == 0
     assert all(line["caption"].startswith("a photo: ") for line in caption.lines)
@@ -308,5 +319,10 @@ def test_captions_of_images_named_alone_are_printed(
     assert said.err.startswith("cannot caption broken.png: ")
     assert "listed in" not in said.err  # nothing is kept
     assert sorted(path.name for path in photos.iterdir()) == ["blue.png", "broken.png", "deep", "green.png", "red.png"]
-    with pytest.raises(UserError, match="needs --output"):  # of a folder they are a list to keep
+    assert main(["red.png", "--num-captions", "3", "--words", "--model", str(model)]) == 0
+    several = capsys.readouterr().out.splitlines()
+    assert several[::2][0] == one[0]
+    assert len(set(several[::2])) == 3
+    assert all(re.fullmatch(r"  (\S+ [01]\.\d\d ?)+", line) for line in several[1::2])
+    with pytest.raises(UserError, match="Give --output"):  # of a folder they are a list to keep
         main([".", "--model", str(model)])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from PIL import Image
@@ -340,3 +341,10 @@ def test_start_up_imports_what_captioning_needs_alone() -> None:
         [sys.executable, "-c", code.replace("{UNUSED}", repr(unused))], capture_output=True, text=True, check=True
     )
     assert done.stdout == "set()\n"
+
+
+def test_what_is_no_image_is_said() -> None:
+    captioner = tiny_captioner()
+    for wrong in (numpy.zeros((8, 8, 3), numpy.uint8), b"\xff\xd8", 3):
+        with pytest.raises(UserError, match=r"a path or a PIL image, not (ndarray|bytes|int)"):
+            captioner.caption([wrong])  # type: ignore[list-item]

@@ -57,6 +57,8 @@ def test_training_takes_names_in_each_way_of_writing() -> None:
         f"--config={scenes}",
         "--data.train=scenes",
     ]
+    later = with_recipes(["fit", "--data.train", "x", "--config", "scenes", "--data.seed=1"])
+    assert later == ["fit", "--config", scenes, "--data.train", "x", "--data.seed=1"]  # settings change recipes
     assert embed_dim(["--config", "scenes"]) == 256
     with pytest.raises(UserError, match="recipe 'scense'"):
         with_recipes(["fit", "--config", "scense"])

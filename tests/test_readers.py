@@ -296,3 +296,15 @@ def test_open_i_annotation(real_data: Path) -> None:
     examples = read_examples(real_data / "iu_xray" / "annotation.json")
     assert Counter(example.split for example in examples) == {"train": 2069, "val": 296, "test": 590}
     assert all(len(example.images) == 2 and len(example.captions) == 1 for example in examples)
+
+
+@pytest.mark.parametrize("column", ["split", "Split", " SPLIT", "set", "subset"])
+def test_a_split_column_by_any_name_that_is_usual(tmp_path: Path, column: str) -> None:
+    rows = "".join(f"{name}.jpg,a dog,{split}\n" for name, split in (("a", "train"), ("b", "val"), ("c", "test")))
+    (tmp_path / "t.csv").write_text(f"Image,caption,{column}\n{rows}")
+    assert [example.split for example in read_examples(str(tmp_path / "t.csv"))] == ["train", "val", "test"]
+
+
+def test_a_set_that_is_no_split_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("image,caption,set\na.jpg,a dog,train\nb.jpg,a dog,summer\n")
+    assert [example.split for example in read_examples(str(tmp_path / "t.csv"))] == ["train", "train"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -69,6 +70,27 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     assert expected.keys() == found.keys()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=0, atol=0, msg=name)
+
+
+def test_a_run_is_gone_on_with_or_left_alone(train: Runner) -> None:
+    settings = ["--trainer.check_val_every_n_epoch=2", "--trainer.log_every_n_steps=2"]
+    run = train("fit", "run", "--trainer.max_epochs=2", *settings)
+    before, model = (run / "metrics.csv").read_text(), weights(run)
+    for wrong in (["--data.train=nowhere"], []):
+        with pytest.raises(UserError, match=r"nowhere|run holds a run already: add --ckpt_path last"):
+            train("fit", "run", *wrong)
+    with pytest.raises(UserError, match="nowhere"):
+        train("fit", "run", "--ckpt_path=last", "--data.train=nowhere")
+    assert (run / "metrics.csv").read_text() == before
+    assert all(torch.equal(value, model[name]) for name, value in weights(run).items())
+    # Three epochs are not a multiple of two, and the last is scored all the same.
+    train("fit", "run", "--trainer.max_epochs=3", "--ckpt_path=last", *settings)
+    rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+    steps = [int(row["step"]) for row in rows]
+    assert steps == sorted(steps)
+    old = list(csv.DictReader(before.splitlines()))
+    assert [{name: row[name] for name in old[0]} for row in rows[: len(old)]] == old
+    assert [int(row["epoch"]) for row in rows if row["val/loss"]] == [1, 2]
 
 
 def test_other_data_are_trained_on_with_the_checkpoints_words(train: Runner, caplog: pytest.LogCaptureFixture) -> None:

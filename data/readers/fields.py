@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ CAPTION_COLUMNS = (
 ADDRESS_COLUMNS = ("url", "image_url", "img_url", "coco_url", "flickr_url")
 ID_COLUMNS = ("id", "image_id")
 VIEWS_COLUMN = "views"  # the names of a row's images, such as frontal and lateral
+SPLIT_LIKE = ("set", "subset", "partition", "dataset_split", "data_split")  # where all values are names of splits
 GROUP_COLUMNS = ("patient_id", "subject_id", "case_id")
 REPORT_TARGETS = ("findings", "impression", "both", "case")
 FINDINGS = "findings"  # the label that is read from the captions where no column has it
@@ -83,10 +85,15 @@ class Fields:
     def resolve(self, columns: Iterable[str], where: str, *, with_image: bool = True) -> Columns:
         """Find every field among ``columns``. Raises UserError, listing the columns, where one is not there."""
         found = tuple(dict.fromkeys(columns))
+        alike: defaultdict[str, list[str]] = defaultdict(list)
+        for column in found:
+            alike[column.strip().lower()].append(column)
 
         def find(field: str, name: str | None, usual: Sequence[str], *, required: bool = False) -> str | None:
             names = usual if name is None else (name,)
             match = next((column for column in names if column in found), None)
+            if match is None and name is None:  # "Split", " image"
+                match = next((alike[column][0] for column in names if len(alike[column]) == 1), None)
             if match is None and name is not None and name.partition(".")[0] in found:
                 return name  # an entry of an object: caption=sentences.raw
             addresses = [column for column in found if column.lower() in ADDRESS_COLUMNS]
@@ -98,7 +105,7 @@ class Fields:
                 what = f"no {field} column" if name is None else f"no column '{name}' for the {field}"
                 raise UserError(
                     f"{where}: {what}. Columns found: {listing}.{hint} "
-                    f"Name the right one in the fields, as {field}=COLUMN."
+                    f"Name the right one: --field {field}=COLUMN, in training --data.fields.{field} COLUMN."
                 )
             return match
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -14,12 +15,20 @@ from latentcap.data.errors import UserError
 from latentcap.data.example import BLOCK, Example, ImageRef
 from latentcap.data.readers.captions import is_null
 from latentcap.data.readers.collect import collect
-from latentcap.data.readers.fields import IMAGE_COLUMNS, Columns, ReadOptions, Row, addresses_alone, clean_text
+from latentcap.data.readers.fields import (
+    IMAGE_COLUMNS,
+    SPLIT_LIKE,
+    Columns,
+    ReadOptions,
+    Row,
+    addresses_alone,
+    clean_text,
+)
 from latentcap.data.readers.kept import kept
 from latentcap.data.readers.merge import merged
 from latentcap.data.readers.paths import guess_root, native
 from latentcap.data.readers.rows import TableRows, columns_of
-from latentcap.data.readers.splits import split_in_name
+from latentcap.data.readers.splits import known_split, split_in_name
 from latentcap.data.remote import is_remote
 
 IMAGE_FOLDERS = ("images", "Images", "image", "img", "imgs", "photos")
@@ -48,14 +57,15 @@ def examples_from_rows(
 
     def read(names: Sequence[str]) -> Sequence[Example]:
         keys = array("q")
-        columns = options.fields.resolve(names, where)
+        resolved = options.fields.resolve(names, where)
+        columns = resolved if resolved.split else replace(resolved, split=_split_by_values(islice(rows, BLOCK)))
         known = set(names)
 
         def examples() -> Iterator[Example]:
             for number, row in enumerate(rows, start=1):
                 if not row.keys() <= known:
                     known.update(row)
-                    if options.fields.resolve(known, where) != columns:
+                    if options.fields.resolve(known, where) != resolved:
                         raise _OtherColumns
                 yield _example(row, number, columns, keys, named=bool(options.fields.id))
 
@@ -77,6 +87,17 @@ def examples_from_rows(
         return read(columns_of(islice(rows, BLOCK)))
     except (UserError, _OtherColumns):  # a row further down may have the column, or the file another fault
         return read(columns_of(rows))
+
+
+def _split_by_values(rows: Iterable[Row]) -> str | None:
+    """A column that may be anything by its name and names splits by its values."""
+    values: dict[str, set[str | None]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name.strip().lower() in SPLIT_LIKE and isinstance(value, str):
+                values.setdefault(name, set()).add(known_split(value.strip()))
+    found = [name for name, splits in values.items() if None not in splits]
+    return found[0] if len(found) == 1 else None
 
 
 class _OtherColumns(Exception):

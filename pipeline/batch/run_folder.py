@@ -86,6 +86,8 @@ class RunFolder:
         known = self.manifest.get("settings")
         if known is not None and not empty:
             differences = list(_differences(known, json.loads(json.dumps(settings))))
+            if known.get("model") != settings.get("model") and (folder := self.manifest.get("model_folder")):
+                differences.insert(0, f"the model was {folder}, as it was then")
             if differences:
                 more = f"; and {len(differences) - MAX_SHOWN} more" if len(differences) > MAX_SHOWN else ""
                 raise UserError(

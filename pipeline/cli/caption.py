@@ -9,6 +9,7 @@ Exit code: 0 all images are captioned, 1 none could be, 2 a mistake in the comma
 from __future__ import annotations
 
 import argparse
+import glob
 import os
 import sys
 import tempfile
@@ -39,6 +40,7 @@ from latentcap.cli.search_options import search_settings
 from latentcap.data.errors import UserError
 from latentcap.data.jsonl import iter_jsonl
 from latentcap.data.kinds import is_image
+from latentcap.data.readers.paths import existing
 from latentcap.data.remote import is_remote
 from latentcap.data.video import require_pyav
 
@@ -72,7 +74,12 @@ def show_captions(options: argparse.Namespace) -> int:
         records = list(iter_jsonl(options.output)) if options.output.exists() else []
     for record in records:
         name = f"{record['file']}: " if len(options.images) > 1 else ""
-        print(printable(f"{name}{record['caption']}"))
+        for entry in (record, *record.get("alternatives", ())):
+            print(printable(f"{name}{entry['caption']}"))
+            if options.words:
+                print(printable("  " + " ".join(f"{word} {share:.2f}" for word, share in entry["words"])))
+        for heading, sentences in record.get("sections", {}).items():
+            print(printable(f"  {heading}: {sentences}"))
     return code
 
 
@@ -83,6 +90,9 @@ def caption(options: argparse.Namespace, shard: Shard, make_engine: MakeEngine, 
     """
     check(options)
     wording(options)
+    for path in [] if options.output or options.format else options.images:
+        if not (path == "-" or path.startswith("@") or is_remote(path) or glob.has_magic(path) or "{" in path):
+            existing(path, "image path")  # else the missing output would be told
     if options.gallery and options.gallery.is_dir():
         raise UserError(f"--gallery {options.gallery}: a folder, where the name of an HTML file is needed.")
     kind = choose_format(options.output, options.format)

@@ -93,7 +93,7 @@ def _worth(worth: Mapping[str, float]) -> Iterator[str]:
     from latentcap.training.worth import little  # torch takes seconds to import
 
     for part, value in worth.items():
-        yield f"{part} worth: the references cost {value:.3f} nats a word more with another patient's {part}"
+        yield f"{part} worth: the references cost {value:.3f} nats a word more with another example's {part}"
     if warning := little(worth.get("image", math.inf)):
         yield f"warning: {warning}"
 

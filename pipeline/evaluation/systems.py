@@ -74,7 +74,7 @@ def run_systems(
             scored.notes.append(f"{name}: the same model {what}, for which it was not trained")
     scored.beside["shuffled"] = write(changed["shuffled images"](), "shuffled images")
     scored.worth = worth_of_parts(captioner, regions, examples, options.seed, context=has_context)
-    scored.notes.append(f"shuffled: the same model with another patient's image (seed {options.seed})")
+    scored.notes.append(f"shuffled: the same model with another example's image (seed {options.seed})")
     if options.ablate == "context":
         if not has_context:
             raise UserError(

@@ -133,7 +133,7 @@ class CaptionModule(L.LightningModule):
         else:
             raise UserError(
                 "nothing to validate or test: set model.start_from to a model folder, or to the name of one in the box "
-                "(--model.start_from FOLDER)."
+                "(--model.start_from FOLDER). A checkpoint has no vocabulary: its run's model folder is of the best."
             )
         self._stages = Stages(self.model, self.optim)
         if self.optim.teachers and "train" in data.examples:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import torch
 
 from latentcap.data.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 DDP = ("ddp", "ddp_spawn", "ddp_fork", "ddp_notebook")
 RESUMED = ("pytorch-lightning_version", "loops", "optimizer_states")  # of a checkpoint, besides its weights
@@ -44,6 +47,26 @@ def check_trainer(settings: Any) -> None:
         )
     if settings.get("barebones"):
         raise UserError("trainer.barebones is true: a run without checkpoints leaves no model. Leave the setting out.")
+
+
+def check_unused(root: Path, checkpoints: Path) -> None:
+    """Raises UserError for a folder that holds a run already, which a new one would overwrite."""
+    if (checkpoints / "last.ckpt").is_file():
+        raise UserError(
+            f"{root} holds a run already: add --ckpt_path last to go on with it, or give another folder with "
+            "--trainer.default_root_dir."
+        )
+
+
+def validate_last_epoch(settings: Any) -> None:
+    """Lower ``trainer.check_val_every_n_epoch`` to a number that divides the epochs: what a run ends with is scored."""
+    epochs, every = settings.get("max_epochs") or -1, settings.get("check_val_every_n_epoch") or 1
+    if epochs > 0 and epochs % every:
+        settings.check_val_every_n_epoch = max(n for n in range(1, min(every, epochs) + 1) if epochs % n == 0)
+        logger.info(
+            "validation after every %d epochs, not %d, so that the last of %d is validated too",
+            settings.check_val_every_n_epoch, every, epochs,
+        )  # fmt: skip
 
 
 def check_modes(**modes: str) -> None:

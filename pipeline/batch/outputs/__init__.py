@@ -44,6 +44,13 @@ SECTIONED = ("jsonl", "csv", "parquet", "parts", "txt", "caption", *REPORTS)
 """Formats that hold a caption under headings."""
 MERGING = (*BESIDE, "webdataset")
 """Formats in which an image may have a text already."""
+OTHERS = {
+    ".json": "one JSON document is COCO's results: --format coco",
+    ".txt": "texts are one for each image: --format txt, with a folder for --output or none",
+    ".tsv": "tables are .csv or .parquet",
+    ".xlsx": "tables are .csv or .parquet",
+}
+"""Suffixes of what is not written without being asked for, and what is."""
 SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".srt": "srt", ".vtt": "vtt"}
 
 
@@ -60,6 +67,13 @@ def choose_format(path: Path | None, given: str | None) -> str:
     if path is None and chosen not in BESIDE:
         raise UserError(
             f"--format {chosen} needs --output. Only txt, caption, xmp, srt and vtt can stand beside the images."
+            if given
+            else "where to? Give --output captions.jsonl, or --format txt for a text beside each image."
+        )
+    if path is not None and given is None and (suffix := path.suffix.lower()) in OTHERS:
+        raise UserError(
+            f"--output {path}: {OTHERS[suffix]}. JSON Lines are called .jsonl; for these under another name, add "
+            "--format jsonl."
         )
     if path is not None and chosen == "embed":
         raise UserError("--embed writes into the images themselves: leave --output away.")

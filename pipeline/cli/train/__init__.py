@@ -10,8 +10,8 @@ from latentcap.cli.verbs import choose
 VERBS = {
     "fit": "train a model, or go on with an interrupted run (--ckpt_path last)",
     "stages": "words first, then sentences: better, and one command, which goes on where it was stopped",
-    "validate": "score a checkpoint on the validation images",
-    "test": "score a checkpoint on the test images",
+    "validate": "score a model folder (--model.start_from) on the validation images",
+    "test": "score a model folder (--model.start_from) on the test images",
 }
 # A training in a process of its own. -P: no file of the working directory is taken for a library.
 TRAIN = (sys.executable, "-P", "-m", "latentcap.cli.main", "train")

@@ -13,12 +13,12 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -32,14 +32,17 @@ from latentcap.training.callbacks import Checkpoints, ModelFolder, RandomState, 
 from latentcap.training.finite_loss import FiniteLoss
 from latentcap.training.lightning_messages import HARMLESS, explain
 from latentcap.training.lines import Lines
+from latentcap.training.metrics_file import Metrics
 from latentcap.training.module import CaptionModule
 from latentcap.training.parser_messages import check_configs, explain_parsing, known_keys
 from latentcap.training.processes import launched, limit_meeting, note_termination
 from latentcap.training.trainer_settings import (
     check_modes,
     check_trainer,
+    check_unused,
     find_checkpoint,
     unused_parameters_allowed,
+    validate_last_epoch,
     writable_folder,
 )
 
@@ -101,6 +104,10 @@ class TrainCLI(LightningCLI):
         config.trainer.default_root_dir = str(root)
         config.checkpoint.dirpath = config.checkpoint.dirpath or str(root / "checkpoints")
         check_trainer(config.trainer)
+        if self.subcommand == "fit":
+            if not config.get("ckpt_path"):
+                check_unused(root, Path(config.checkpoint.dirpath))
+            validate_last_epoch(config.trainer)
         if (processes := launched(os.environ)) is not None:
             config.trainer.num_nodes, config.trainer.devices = processes
         if not sys.stderr.isatty():  # in a file, a bar is one line that is all epochs at once
@@ -132,23 +139,29 @@ class TrainCLI(LightningCLI):
         asked = config.trainer.logger
         if asked is not False:
             more = [] if asked in (None, True) else asked if isinstance(asked, list) else [asked]
-            kwargs["logger"] = [CSVLogger(config.trainer.default_root_dir, name="", version=""), *more]
+            resumed = config.get("ckpt_path") if self.subcommand == "fit" else None
+            kwargs["logger"] = [Metrics(config.trainer.default_root_dir, resumed=resumed), *more]
         trainer = super().instantiate_trainer(**kwargs)
         limit_meeting(trainer)
         return trainer
 
 
 def with_recipes(arguments: Sequence[str]) -> list[str]:
-    """The arguments with the path of each recipe in place of its name. Raises UserError for one that does not exist."""
-    found = list(arguments)
-    for place, argument in enumerate(arguments):
+    """The arguments with recipes by path and before all settings, which change them, wherever they were written.
+
+    Raises UserError for a recipe that does not exist.
+    """
+    verb, recipes, settings = list(arguments[:1]), [], []
+    rest = iter(arguments[1:])
+    for argument in rest:
         option, equals, value = argument.partition("=")
-        if option in ("-c", "--config"):
-            if equals:
-                found[place] = f"{option}={find_recipe(value)}"
-            elif place + 1 < len(found):
-                found[place + 1] = str(find_recipe(found[place + 1]))
-    return found
+        if option not in ("-c", "--config"):
+            settings.append(argument)
+        elif equals:
+            recipes.append(f"{option}={find_recipe(value)}")
+        else:
+            recipes += [option, *(str(find_recipe(name)) for name in islice(rest, 1))]
+    return [*verb, *recipes, *settings]
 
 
 class ShortErrorParser(LightningArgumentParser):
