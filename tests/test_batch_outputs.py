@@ -60,6 +60,15 @@ def test_csv(tmp_path: Path) -> None:
     assert (second["caption"], second["context"], second["caption_2"]) == ("two\nlines", "x, y", "")
 
 
+def test_a_carriage_return_tears_no_row(tmp_path: Path) -> None:
+    records = [{"file": "cr\rname.jpg", "caption": "new\r style"}, {"file": "b.jpg", "caption": "crlf\r\n"}]
+    path = written(tmp_path, "csv", records)
+    assert path.read_bytes().count(b"\n") == 4
+    assert not path.read_bytes().endswith(b"\r\n")
+    with open(path, newline="", encoding="utf-8") as file:
+        assert [{name: row[name] for name in ("file", "caption")} for row in csv.DictReader(file)] == records
+
+
 def test_parquet(tmp_path: Path) -> None:
     import pyarrow.parquet
 
