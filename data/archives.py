@@ -17,6 +17,7 @@ from latentcap.data.remote import open_binary
 ARCHIVES = (".tar", ".zip")
 LINK = "a link in an archive: links are not followed"
 LEADS_OUT = "its name leads out of the archive: pack it again with names that do not"
+CUT_OFF = "its end is missing"
 ENCRYPTED = "encrypted: unpack the archive with its password first"
 
 _INSIDE = re.compile(r"(\.(?:tar|zip)):", re.IGNORECASE)
@@ -55,9 +56,6 @@ def members_of(path: str | os.PathLike[str]) -> Iterator[Member]:
 def _tarred(path: str) -> Iterator[Member]:
     try:
         with open_binary(path) as file:
-            if file.seek(0, os.SEEK_END) % tarfile.BLOCKSIZE:
-                raise tarfile.ReadError("its end is missing")
-            file.seek(0)
             yield from _headers(path, file)
     except (tarfile.TarError, OSError) as error:
         raise OSError(
@@ -67,13 +65,19 @@ def _tarred(path: str) -> Iterator[Member]:
 
 
 def _headers(path: str, file: BinaryIO) -> Iterator[Member]:
+    end = file.seek(0, os.SEEK_END)
+    file.seek(0)
     with tarfile.open(fileobj=file, mode="r:") as archive:
         for header in archive:
+            if header.offset_data + header.size > end:
+                raise tarfile.ReadError(CUT_OFF)
             name = header.name.removeprefix("./")
             if header.isfile() or header.issym() or header.islnk():
                 place = ImageRef(path, offset=header.offset_data, size=header.size, name=name)
                 yield Member(name, place, "" if header.isfile() else LINK)
             archive.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
+    if end % tarfile.BLOCKSIZE:  # within a header, which tarfile takes for the end
+        raise tarfile.ReadError(CUT_OFF)
 
 
 def _zipped(path: str) -> Iterator[Member]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,6 +12,8 @@ from latentcap.data.encoding import open_text
 from latentcap.data.errors import UserError
 
 _UNDECODED = re.compile("[\udc80-\udcff]")  # what "surrogateescape" makes of bytes that are no text
+_TO_SPELL = re.compile(r"[\udc80-\udcff]|\\(?=udc(?:5c|[89a-f][0-9a-f]))")
+_SPELLED = re.compile(r"\\u(dc(?:5c|[89a-f][0-9a-f]))")
 _decode = json.JSONDecoder().raw_decode
 _LINES = "Every line has to be one JSON object; a file that is one JSON value as a whole ends in .json."
 
@@ -49,7 +51,7 @@ def parse_line(line: str | bytes, where: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         kind = {list: "a list", str: "a text", type(None): "null"}.get(type(record), "a number")
         raise UserError(f"{where}: {kind}, no JSON object. {_LINES}")
-    return record
+    return _each(_unspelled, record) if r"\\udc" in line else record
 
 
 def _loads(line: str) -> Any:
@@ -64,9 +66,35 @@ def _loads(line: str) -> Any:
 def to_line(record: Mapping[str, Any]) -> bytes:
     """A record as a line of UTF-8.
 
-    File names that are not UTF-8 are written as JSON escapes (``\\udcff``), which read back as the same name.
+    A byte of a file name that is not UTF-8 is spelled out: FF is the six characters ``\\udcff``, which every reader of
+    JSON takes, and of which :func:`parse_line` makes the byte again. Where a name has such characters itself, their
+    backslash is written as ``\\udc5c``.
     """
-    return (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", errors="backslashreplace")
+    return _line(record).encode("utf-8", errors="backslashreplace")
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    text = json.dumps(record, ensure_ascii=False)
+    if _TO_SPELL.search(text):
+        text = json.dumps(_each(_spelled, record), ensure_ascii=False)
+    return text + "\n"
+
+
+def _spelled(text: str) -> str:
+    return _TO_SPELL.sub(lambda found: f"\\udc{ord(found[0]) & 0xFF:02x}", text)
+
+
+def _unspelled(text: str) -> str:
+    return _SPELLED.sub(lambda found: chr(int(found[1], 16)).replace("\udc5c", "\\"), text)
+
+
+def _each(change: Callable[[str], str], value: Any) -> Any:
+    """A JSON value with every text in it changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {change(name): _each(change, inner) for name, inner in value.items()}
+    return [_each(change, inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def open_jsonl(path: Path, mode: str) -> IO[str]:
@@ -81,7 +109,7 @@ def open_jsonl(path: Path, mode: str) -> IO[str]:
 def write_jsonl(file: IO[str], records: Iterable[Mapping[str, Any]]) -> None:
     """Write records and hand them to the system. Raises UserError where the disk is full or gone."""
     try:
-        file.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+        file.write("".join(map(_line, records)))
         file.flush()
     except OSError as error:
         raise UserError(f"{file.name}: cannot be written ({error.strerror}).") from None

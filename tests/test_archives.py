@@ -156,6 +156,25 @@ def test_a_truncated_zip_is_one_error_and_the_rest_of_a_folder_is_read(tmp_path:
     assert "not a complete zip" in broken.error
 
 
+@pytest.mark.parametrize(
+    ("cut", "whole"), [(3 * 512 + 100, 1), (2 * 512 + 300, 1), (3 * 512, 1), (5 * 512 + 9, 2), (700, 0)]
+)
+def test_of_a_tar_that_is_cut_off_the_images_before_that_are_read(tmp_path: Path, cut: int, whole: int) -> None:
+    """Each of its members takes two blocks; it is cut in data, in a header or between them."""
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w") as archive:
+        for name in ("a.png", "b.png", "c.png"):
+            header = tarfile.TarInfo(name)
+            header.size = 500
+            archive.addfile(header, io.BytesIO(bytes(500)))
+    path.write_bytes(path.read_bytes()[:cut])
+    found = listed(path)
+    names = ["a.png", "b.png"][: len(found) - 1]
+    assert [one.name for one in found[:-1]] == names
+    assert len(names) == whole
+    assert "not a complete, uncompressed tar (" in found[-1].error
+
+
 def test_a_hostile_zip_is_captioned_counted_and_written_nowhere_else(tmp_path: Path) -> None:
     tiny_captioner().save(tmp_path / "model")
     (tmp_path / "in").mkdir()

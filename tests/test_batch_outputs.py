@@ -60,6 +60,15 @@ def test_csv(tmp_path: Path) -> None:
     assert (second["caption"], second["context"], second["caption_2"]) == ("two\nlines", "x, y", "")
 
 
+def test_a_carriage_return_tears_no_row(tmp_path: Path) -> None:
+    records = [{"file": "cr\rname.jpg", "caption": "new\r style"}, {"file": "b.jpg", "caption": "crlf\r\n"}]
+    path = written(tmp_path, "csv", records)
+    assert path.read_bytes().count(b"\n") == 4
+    assert not path.read_bytes().endswith(b"\r\n")
+    with open(path, newline="", encoding="utf-8") as file:
+        assert [{name: row[name] for name in ("file", "caption")} for row in csv.DictReader(file)] == records
+
+
 def test_parquet(tmp_path: Path) -> None:
     import pyarrow.parquet
 
@@ -101,7 +110,7 @@ def test_sidecars_mirror_names_and_stay_in_their_folder(tmp_path: Path) -> None:
 
 def test_a_sidecar_that_a_crash_left_unwritten_is_written_by_the_next_run(tmp_path: Path) -> None:
     target = written(tmp_path, "txt", [image_record(tmp_path / "a.jpg")], existing="append") / "a.txt"
-    target.write_text("torn")
+    target.write_text("\0\0\0")  # as a crash of the machine leaves it
     (tmp_path / "out.run" / "written").unlink()
     make_output(tmp_path / "out", tmp_path / "out.run", "txt", existing="append").finish()
     assert target.read_text() == "new\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pyarrow.parquet
 import pytest
@@ -354,14 +356,16 @@ def told(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "summary.json").read_text()))
 
 
-def test_the_summary_s_counts_add_up_where_writing_fails(photos: Path, tmp_path: Path) -> None:
-    def breaks_a_sidecar(blocks: Iterator[Block]) -> Iterator[list[Record]]:
+def test_the_summary_s_counts_add_up_where_writing_fails(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_of_each(blocks: Iterator[Block]) -> Iterator[list[Record]]:
         for block in blocks:
-            (tmp_path / "out" / "00.txt").mkdir(parents=True)
             yield [{**record, "error": "broken"} if number else record for number, record in enumerate(fake(block))]
 
-    with pytest.raises(UserError, match=r"00\.txt: cannot be written \(Is a directory\)\. What"):
-        run(tmp_path, "txt", photos, use=breaks_a_sidecar, existing="overwrite")
+    monkeypatch.setattr("latentcap.batch.outputs.sidecar.Sidecars.write", Mock(side_effect=OSError(errno.ENOSPC, "")))
+    with pytest.raises(UserError, match=r"00\.txt: cannot be written \(no space is left on its disk\)\. What"):
+        run(tmp_path, "txt", photos, use=one_of_each, existing="overwrite")
     counts = told(tmp_path / "out.run")
     assert counts["failed"] == sum(counts["why_failed"].values()) > 0
     assert len(list(Journal(tmp_path / "out.run" / "errors.jsonl"))) == counts["failed"]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 
+import pyarrow.json
 import pytest
 
 from latentcap.data.encoding import decode, open_text, read_text
 from latentcap.data.errors import UserError
-from latentcap.data.jsonl import iter_jsonl, open_jsonl, read_jsonl, write_jsonl
+from latentcap.data.jsonl import iter_jsonl, open_jsonl, parse_line, read_jsonl, to_line, write_jsonl
 from latentcap.data.readers.rows import iter_rows
 
 
@@ -18,6 +21,19 @@ def test_what_is_written_reads_back_and_is_utf8(tmp_path: Path) -> None:
         write_jsonl(file, records)
         assert read_jsonl(path) == records  # before it is closed
     assert b"caf\xc3\xa9" in path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "name", ["caf\udce9", "\udcff\udc80", r"\udce9", r"\\udc5c", "\\\udce9", "\\udcxy", "C:\\udine"]
+)
+def test_bytes_that_are_no_text_read_back_and_every_reader_of_json_takes_them(name: str) -> None:
+    record = {"file": f"{name}.jpg", "images": [name], "labels": {name: [0.5, None]}}
+    line = to_line(record)
+    assert parse_line(line, "x") == record
+    assert parse_line(line.decode(), "x") == record
+    (row,) = pyarrow.json.read_json(io.BytesIO(line)).to_pylist()
+    assert row["file"].encode()  # no lone surrogates
+    assert json.loads(line)["file"].isprintable()
 
 
 def test_lines_are_read_one_by_one(tmp_path: Path) -> None:

@@ -60,15 +60,33 @@ def test_an_id_of_two_images_in_two_parts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "pattern"), [("hf", "data/train-*.parquet"), ("parts", "part-*.parquet")])
 def test_folders_of_parquet_files(kind: str, pattern: str, tmp_path: Path) -> None:
-    path = shards(tmp_path, "set", kind, [["b.jpg"], [], ["a.jpg", "c.jpg"]])
-    (path / pattern).parent.mkdir(parents=True, exist_ok=True)
-    (path / pattern.replace("*", "00002")).write_bytes(b"of an earlier merge")
+    path = shards(tmp_path, "set", kind, [["b.jpg"], ["x.jpg"], ["a.jpg", "c.jpg"]])
+    assert merge(path) == (3, 4)
+    (tmp_path / "set-00001-of-00003.run" / "captions.jsonl").unlink()
+    next((tmp_path / "set-00001-of-00003").glob(pattern)).unlink()
     assert merge(path) == (3, 3)
     files = sorted(path.glob(pattern))
     assert [file.name[-8 - 5 - 1 : -8] for file in files] == ["-00000", "-00001"]
     rows = [row for file in files for row in pyarrow.parquet.read_table(file).to_pylist()]
     assert [row["file"] for row in rows] == ["b.jpg", "a.jpg", "c.jpg"]
     assert (path / "README.md").exists() == (kind == "hf")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "coco", "parts"])
+def test_what_no_merge_has_written_is_not_written_over(kind: str, tmp_path: Path) -> None:
+    path = shards(tmp_path, f"all.{kind}", kind, [["a1.jpg"], ["b2.jpg"]])
+    file = path / "part-00000.parquet" if kind == "parts" else path
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("")
+    assert merge(path) == merge(path) == (2, 2)  # over what is empty, and over itself
+    RunFolder(tmp_path / f"all-00000-of-00002.{kind}.run", output="").clear()  # as --overwrite does
+    (tmp_path / f"all-00000-of-00002.{kind}").unlink() if kind != "parts" else None
+    shards(tmp_path, f"all.{kind}", kind, [["c3.jpg"], []])
+    assert merge(path) == (2, 2)
+    file.write_text("precious")
+    with pytest.raises(UserError, match=rf"all\.{kind}: exists, and no merge of these parts has written it"):
+        merge(path)
+    assert file.read_text() == "precious"
 
 
 def test_texts_have_nothing_to_merge(tmp_path: Path) -> None:

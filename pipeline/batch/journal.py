@@ -88,6 +88,19 @@ class Journal:
             else:
                 file.write(b"\n")
 
+    def drop(self, starts: Collection[int]) -> None:
+        """Remove the records that begin at these bytes: all or, where that fails, none of them."""
+        is_open = self._file is not None
+        self.__exit__(None, None, None)
+        start = 0
+        with written_to_disk(self.path) as file, open(self.path, "rb") as lines:
+            for line in lines:
+                if start not in starts:
+                    file.write(line)
+                start += len(line)
+        if is_open:
+            self.__enter__()
+
     def __enter__(self) -> Self:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,19 +134,6 @@ class Journal:
             os.ftruncate(self._file, size)
             raise write_error(self.path, error) from None
 
-    def drop(self, starts: Collection[int]) -> None:
-        """Remove the records that begin at these bytes: all or, where that fails, none of them."""
-        opened = self._file is not None
-        self.__exit__(None, None, None)
-        start = 0
-        with written_to_disk(self.path) as file, open(self.path, "rb") as lines:
-            for line in lines:
-                if start not in starts:
-                    file.write(line)
-                start += len(line)
-        if opened:
-            self.__enter__()
-
 
 def write_error(path: Path, error: OSError) -> UserError:
     """What is said where writing fails in the middle of a run."""
@@ -148,13 +148,20 @@ def write_error(path: Path, error: OSError) -> UserError:
 def written_to_disk(path: Path, mode: str = "wb", **more: Any) -> Iterator[IO[Any]]:
     """Write a file that takes its place only when it is whole and on disk. Raises UserError where that fails."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path, mode, **more) as file:
+        with synced(path, mode, **more) as file:
             yield file
-            file.flush()
-            _sync(file.fileno())
     except OSError as error:
         raise write_error(path, error) from None
+
+
+@contextmanager
+def synced(path: Path, mode: str = "wb", **more: Any) -> Iterator[IO[Any]]:
+    """:func:`written_to_disk`, which raises OSError where it fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path, mode, **more) as file:
+        yield file
+        file.flush()
+        _sync(file.fileno())
 
 
 def digest(name: str | bytes) -> int:

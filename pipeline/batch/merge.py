@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from latentcap.batch.outputs.coco import CocoFile
 from latentcap.batch.outputs.hf import HuggingFaceFolder, write_card
 from latentcap.batch.outputs.parts import ParquetParts
 from latentcap.batch.outputs.table import TableFile
-from latentcap.batch.run_folder import RunFolder
+from latentcap.batch.run_folder import MERGED, RunFolder
 from latentcap.data.errors import UserError
 from latentcap.data.jsonl import to_line
 
@@ -27,7 +28,8 @@ def merge(path: Path) -> tuple[int, int]:
     Returns the number of parts and of captions.
 
     Raises:
-        UserError: a part is missing, is not complete, or was made with other settings than the first.
+        UserError: a part is missing, is not complete, or was made with other settings than the first; or there is
+            something else than an earlier merge of these parts where the result is to be.
     """
     folders = _parts(path)
     outputs = []
@@ -49,11 +51,38 @@ def merge(path: Path) -> tuple[int, int]:
     searched = first.get("search")
     captions = int(searched.get("num_captions", 1)) if isinstance(searched, dict) else 1
     merged = make_output(path, path.with_name(path.name + ".run"), kind, num_captions=captions)
+    mark = folders[0] / MERGED
+    _check_unknown(merged, mark)
     if isinstance(merged, ParquetParts):
-        _copy_parts(outputs, merged)
+        _copy_parts(outputs, merged, mark)
     else:
         _write_records(outputs, merged)
+    _leave(mark, merged)
     return len(folders), sum(1 for output in outputs for _ in output.journal)
+
+
+def _check_unknown(merged: Output, mark: Path) -> None:
+    """Raises UserError for a file that an earlier merge, which left ``mark``, has not written, or not so."""
+    known = json.loads(mark.read_bytes()) if mark.is_file() else {}
+    for name, state in _written(merged).items():
+        if known.get(name) != state:
+            raise UserError(
+                f"{merged}: exists, and no merge of these parts has written it, or it has changed since. Move it away, "
+                "and merge again."
+            )
+
+
+def _leave(mark: Path, merged: Output) -> None:
+    with written_to_disk(mark, "w", encoding="utf-8", errors="backslashreplace") as file:
+        json.dump(_written(merged), file)
+
+
+def _written(merged: Output) -> dict[str, list[int]]:
+    """The files of a result that are not empty: their sizes and when they were written."""
+    assert merged.path is not None
+    files = merged.parts() if isinstance(merged, ParquetParts) else [merged.path]
+    states = {file.name: file.stat() for file in files if file.is_file()}
+    return {name: [state.st_size, state.st_mtime_ns] for name, state in states.items() if state.st_size}
 
 
 def _write_records(outputs: Sequence[Output], merged: Output) -> None:
@@ -68,12 +97,14 @@ def _write_records(outputs: Sequence[Output], merged: Output) -> None:
             file.writelines(map(to_line, public(records)))
 
 
-def _copy_parts(outputs: Sequence[Output], merged: ParquetParts) -> None:
-    """The Parquet files of all outputs, numbered anew."""
+def _copy_parts(outputs: Sequence[Output], merged: ParquetParts, mark: Path) -> None:
+    """The Parquet files of all outputs, numbered anew; each is known by ``mark`` at once, so that a merge that is
+    stopped can be begun again."""
     parts = [part for output in outputs if isinstance(output, ParquetParts) for part in output.parts()]
     for number, part in enumerate(parts):
         with open(part, "rb") as source, written_to_disk(merged.folder / merged.part.format(f"{number:05d}")) as file:
             shutil.copyfileobj(source, file)
+        _leave(mark, merged)
     for surplus in merged.parts()[len(parts) :]:
         surplus.unlink()
     if isinstance(merged, HuggingFaceFolder):

@@ -20,15 +20,15 @@ def plan(
     Of the summary ``left`` is what would be captioned, what has failed before included; ``failed`` is known to fail.
     ``anew``: as if there had been no earlier run. ``stale``: digests of names whose captions would be taken back.
     """
-    done = set() if anew else {digest(str(record.get("file"))) for record in output.journal}
-    done.difference_update(stale)
+    earlier = {digest(str(record.get("file"))) for record in output.journal}
+    done = set() if anew else earlier.difference(stale)
     summary = Summary(resumed=len(done))
     names: list[str] = []
     for item in inputs:
         summary.seen += 1
         key = digest(item.name)
         known = key in done
-        wanted = None if item.skipped else output.prepare(item, known=known or key in stale)
+        wanted = None if item.skipped else output.prepare(item, known=key in earlier)
         if wanted is None:
             summary.skip(item.skipped or output.why_skipped)
         elif known:

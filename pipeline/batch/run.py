@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from hashlib import sha256
 from itertools import chain, count, islice
@@ -93,6 +93,7 @@ class Run:
 
     def renew(self, inputs: Iterable[Input]) -> int:
         """Take back the captions of images that have changed since, so that they come again. Returns how many."""
+        self._replay()
         stale = newer(inputs, self.output, self.folder.times)
         if stale:
             self.output.renew(stale)
@@ -101,10 +102,17 @@ class Run:
             self.summary.resumed = len(self.done)
         return len(stale)
 
+    def _replay(self) -> None:
+        """Let the output write what an earlier run had no time to. What has no place any more is not done."""
+        if lost := self.output.replay():
+            self.done.difference_update(map(digest, lost))
+            self.summary.resumed = len(self.done)
+
     def _round(self, pool: Pool, stop: Stop, total: Callable[[], int | None]) -> None:
         """All inputs. Where it is asked to stop before their end, what is to be written last is left to a later run."""
         start = time.monotonic()
         self.summary.interrupted = False
+        self._replay()
         self.folder.times.mark(self.journal.path)
         with self.journal, self.errors:
             try:
@@ -182,27 +190,31 @@ class Run:
 
     def _commit(self, records: Iterable[Record]) -> None:
         """Add to the journal what it does not hold yet."""
-        captions, errors = [], []
-        for record in records:
-            key = digest(record["file"])
-            if key in self.done:
-                continue
-            if "error" not in record:
-                captions.append(record)
-                if key in self.failed or key in self.still_failed:
-                    self.failed.discard(key)
-                    self.still_failed.discard(key)
-                    self.done.add(key)
-                    self.mended.add(key)
-            elif key not in self.still_failed:
-                self.still_failed.add(key)
-                if key not in self.failed:
-                    errors.append(record)
-        if errors:
-            self.errors.append(errors)
+        left = [record for record in records if digest(record["file"]) not in self.done]
+        self._fail([record for record in left if "error" in record])
+        captions = [record for record in left if "error" not in record]
+        if not captions:
+            return
+        self.summary.captioned += self.output.append(captions)
+        refused = self._fail(self.output.refused)
+        self.output.refused.clear()
+        keys = {digest(record["file"]) for record in captions} - refused
+        mended = {key for key in keys if key in self.failed or key in self.still_failed}
+        self.failed -= mended
+        self.still_failed -= mended
+        self.done |= mended
+        self.mended |= mended
         self.summary.failed = len(self.still_failed)
-        if captions:
-            self.summary.captioned += self.output.append(captions)
+
+    def _fail(self, records: Sequence[Record]) -> set[int]:
+        """Write down errors that are new. Returns digests of the names of all."""
+        errors = {digest(record["file"]): record for record in records}
+        new = [record for key, record in errors.items() if key not in self.failed and key not in self.still_failed]
+        self.still_failed.update(errors)
+        if new:
+            self.errors.append(new)
+        self.summary.failed = len(self.still_failed)
+        return set(errors)
 
     # What is left -----------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from latentcap.data.errors import UserError
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 PACKAGES = ("latentcap", "torch", "timm", "pillow")
 MAX_SHOWN = 6
+MERGED = "merged.json"  # what ``latentcap caption merge`` has written
 
 
 class RunFolder:
@@ -75,9 +76,9 @@ class RunFolder:
             return "unknown"
 
     def clear(self) -> None:
-        """Forget an earlier run: everything but the lock and who holds it."""
+        """Forget an earlier run: everything but the lock, who holds it, and what was merged, which is still there."""
         for path in self.path.iterdir():
-            if path.name not in ("lock", "writer"):
+            if path.name not in ("lock", "writer", MERGED):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         self.manifest = {}
 

@@ -39,12 +39,17 @@ class Shard:
     def __str__(self) -> str:
         return f"{self.index}/{self.number}"
 
-    def holds(self, item: Input, *, whole_tars: bool = False) -> bool:
-        """Whether an input belongs to this part; with ``whole_tars`` all images of a tar are in one part."""
+    def holds(self, item: Input, *, whole_tars: bool = False, by_stem: bool = False) -> bool:
+        """Whether an input belongs to this part.
+
+        With ``whole_tars`` all images of a tar are in one part, with ``by_stem`` those whose names differ in the ending
+        alone, which may have one text.
+        """
         if self.number == 1:
             return True
         archive = whole_tars and item.images and item.images[0].in_tar
-        return digest(item.images[0].path if archive else item.name) % self.number == self.index
+        name = item.images[0].path if archive else item.name
+        return digest(os.path.splitext(name)[0] if by_stem else name) % self.number == self.index
 
     def output(self, path: Path) -> Path:
         """This part's own output: ``captions-00003-of-00016.jsonl`` for ``captions.jsonl``."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from latentcap.batch.inputs import Inputs
 from latentcap.batch.journal import digest
-from latentcap.batch.outputs import REPORTS, Output
+from latentcap.batch.outputs import BESIDE, REPORTS, Output
 from latentcap.batch.plan import failed_before
 from latentcap.batch.run_folder import RunFolder
 from latentcap.batch.shards import Shard
@@ -43,7 +43,7 @@ def choose_inputs(options: argparse.Namespace, shard: Shard, kind: str) -> Input
         columns=columns,
         context=context,
         videos=options.every > 0,
-        belongs=partial(Shard.holds, shard, whole_tars=kind == "webdataset") if shard.number > 1 else lambda item: True,
+        belongs=partial(shard.holds, whole_tars=kind == "webdataset", by_stem=kind in BESIDE),
         may_be_empty=options.watch,
         grouped=choose_studies(options.frame, views=config["model"].get("max_views", 1), reports=kind in REPORTS),
     )

@@ -7,7 +7,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from latentcap.batch.journal import written_to_disk
+from latentcap.batch.journal import synced
 from latentcap.batch.metadata import jpeg, png, webp
 from latentcap.batch.metadata.xmp import description_of, with_description
 
@@ -30,7 +30,7 @@ def read_description(path: Path) -> str:
 def write_description(path: Path, text: str) -> None:
     """Set the description in an image: a new file takes the old one's place, with its times, rights and pixels.
 
-    Raises UserError where it cannot be written, ValueError where there is no place for it.
+    Raises OSError where it cannot be written, ValueError where there is no place for it.
     """
     path = Path(os.path.realpath(path))
     status = os.stat(path)
@@ -38,7 +38,7 @@ def write_description(path: Path, text: str) -> None:
     changed = with_description_in(data, text)
     if changed == data:
         return
-    with written_to_disk(path) as file:
+    with synced(path) as file:
         file.write(changed)
         file.flush()
         with suppress(OSError):

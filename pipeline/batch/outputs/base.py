@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import errno
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from latentcap.batch.inputs import Input
-from latentcap.batch.journal import Journal, Record, written_to_disk
+from latentcap.batch.journal import Journal, Record, write_error, written_to_disk
 from latentcap.data.errors import UserError
 
 EXISTING = ("skip", "overwrite", "append", "prepend")
+OF_ONE_FILE = frozenset(
+    (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP)
+    + (errno.EACCES, errno.EPERM, errno.EINVAL, errno.EILSEQ)
+)
+"""Why a file system may refuse one file and take the next; a full disk takes none."""
 
 
 class Output:
@@ -20,6 +27,7 @@ class Output:
         needs_images: records carry the places of their images, as ``"_images"``.
         needs_ids: records carry the ids that a table gives, as ``"_id"``.
         path: the file or folder; None for sidecars beside their images.
+        refused: errors of captions that :meth:`append` found no place for, as records, until somebody takes them.
         why_skipped: what is said of an input that :meth:`prepare` does not want.
         lost: errors of inputs whose captions :meth:`checkpoint` or :meth:`finish` took back; whoever calls empties it.
     """
@@ -31,6 +39,7 @@ class Output:
     def __init__(self, path: Path | None, journal: Path) -> None:
         self.path = path
         self.journal = Journal(journal)
+        self.refused: list[Record] = []
         self.lost: list[Record] = []
 
     def __str__(self) -> str:
@@ -40,8 +49,12 @@ class Output:
         """The input, or None where it is not to be captioned. ``known``: the journal has its caption."""
         return item
 
+    def replay(self) -> Sequence[str]:
+        """Called before a run goes on. Returns the names of inputs that it has to caption anew."""
+        return ()
+
     def append(self, records: Sequence[Record]) -> int:
-        """Make captions final. Returns how many."""
+        """Make captions final. Returns how many; the others are in ``refused``."""
         self.journal.append(records)
         return len(records)
 
@@ -135,27 +148,77 @@ class Mark:
 
 
 class Files(Output):
-    """A file for each caption, which the journal has before: those after the last checkpoint are written once more."""
+    """A file for each caption, which the journal has before: those after the last checkpoint are written once more.
+
+    A file that cannot be written for a reason of its own, such as its name, is an error of that input, whose caption
+    the journal does not keep.
+    """
+
+    called = "its file"
 
     def __init__(self, path: Path | None, run: Path) -> None:
         super().__init__(path, run / "captions.jsonl")
         self._mark = Mark(run / "written")
         self._replayed = False
 
+    def replay(self) -> Sequence[str]:
+        """Write what an earlier run may not have come to write. Returns the names of what has no place any more."""
+        if self._replayed:
+            return ()
+        self._replayed = True
+        return [record["file"] for record in self._write_from(self._mark.read(), self._rewrite)]
+
+    def append(self, records: Sequence[Record]) -> int:
+        self.replay()
+        start = self.journal.path.stat().st_size
+        self.journal.append(records)
+        refused = self._write_from(start, self._write)
+        self.refused += refused
+        return len(records) - len(refused)
+
     def checkpoint(self) -> None:
-        self._replay()
+        self.replay()
         self._mark.write(self.journal.path.stat().st_size)
 
     def finish(self, *, quiet: bool = False) -> None:
         self.checkpoint()
 
-    def _replay(self) -> None:
-        """Write what an earlier run may not have come to write."""
-        if not self._replayed:
-            self._replayed = True
-            for _, record in self.journal.entries(self._mark.read()):
-                self._write(record)
+    def _write_from(self, start: int, write: Callable[[Record], None]) -> list[Record]:
+        """Write the records of the journal from a byte on. Those refused leave the journal; returns their errors."""
+        refused: dict[int, Record] = {}
+        for end, record in self.journal.entries(start):
+            if reason := self._refusal(record, write):
+                refused[start] = {"file": record["file"], "error": reason}
+            start = end
+        if refused:
+            self.journal.drop(refused)
+        return list(refused.values())
 
+    def _refusal(self, record: Record, write: Callable[[Record], None]) -> str:
+        """Do something to the file of a record. Returns why that file refuses, or "".
+
+        Raises UserError where others would, too.
+        """
+        try:
+            write(record)
+        except UserError:
+            raise
+        except OSError as error:
+            if error.errno not in OF_ONE_FILE:
+                raise write_error(self._target_of(record), error) from None
+            return f"{self.called} cannot be written: {error.strerror}"
+        except ValueError as error:
+            return f"{self.called} cannot be written: {error}"
+        return ""
+
+    @abstractmethod
+    def _target_of(self, record: Record) -> Path:
+        """The file of a record."""
+
+    @abstractmethod
     def _write(self, record: Record) -> None:
-        """Write the file of a record, as often as is asked for."""
-        raise NotImplementedError
+        """Write the file of a record, as often as is asked for. Raises OSError or ValueError where that fails."""
+
+    def _rewrite(self, record: Record) -> None:
+        """Write the file of an earlier run, which may have done so."""
+        self._write(record)

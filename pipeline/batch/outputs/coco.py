@@ -31,7 +31,7 @@ class CocoFile(TableFile):
     def __init__(self, path: Path, run: Path, *, ids: dict[str, ImageId] | None = None) -> None:
         super().__init__(path, run)
         self.ids = ids
-        self._seen: dict[ImageId, str] = {}
+        self._seen: dict[ImageId, str] | None = None  # whose each id is, from the first that is prepared on
 
     def id_of(self, name: str, stated: str) -> ImageId | None:
         if self.ids is not None:
@@ -50,6 +50,8 @@ class CocoFile(TableFile):
         if id is None:
             where = "it is not in --image-ids" if self.ids is not None else "its name has no digits (see --image-ids)"
             return replace(item, error=f"no image_id: {where}")
+        if self._seen is None:
+            self._seen = {record["_image_id"]: record["file"] for record in self.journal}
         if self._seen.setdefault(id, item.name) != item.name:
             return replace(item, error=f"image_id {id} is that of another image already")
         return item

@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from latentcap.batch.inputs import Input
-from latentcap.batch.journal import Record, write_error, written_to_disk
+from latentcap.batch.journal import Record, synced
 from latentcap.batch.outputs.base import Files
 from latentcap.data.archives import as_path
 from latentcap.data.dicom_header import Header, read_elements, read_header
@@ -50,13 +50,8 @@ class Reports(Files):
         return item
 
     def append(self, records: Sequence[Record]) -> int:
-        self._replay()
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        records = [record | {"_issued": now} for record in records]
-        self.journal.append(records)
-        for record in records:
-            self._write(record)
-        return len(records)
+        return super().append([record | {"_issued": now} for record in records])
 
     def renew(self, stale: Mapping[int, int]) -> None:
         super().renew(stale)
@@ -64,7 +59,7 @@ class Reports(Files):
 
     def clear(self) -> None:
         for record in self.journal:
-            (self.folder / self._name(record["file"], record.get("_study", ""))).unlink(missing_ok=True)
+            self._target_of(record).unlink(missing_ok=True)
         super().clear()
 
     def check_unknown(self) -> None:
@@ -95,14 +90,12 @@ class Reports(Files):
         several = not isinstance(value, str) and hasattr(value, "append")  # "A\\B" in a file
         return ("\\".join(map(str, value)) if several else str(value)).strip()
 
+    def _target_of(self, record: Record) -> Path:
+        return self.folder / self._name(record["file"], record.get("_study", ""))
+
     def _write(self, record: Record) -> None:
         images = [ImageRef(*place) for place in record["_images"]]
         known = read_elements(images[0], IDENTIFIERS) if self.keep_identifiers else None
-        target = self.folder / self._name(record["file"], record.get("_study", ""))
-        try:
-            content = self.document(record, [(image, read_header(image)) for image in images], known)
-        except (OSError, ValueError) as error:
-            reason = error if isinstance(error, OSError) else OSError(None, str(error))
-            raise write_error(target, reason) from None
-        with written_to_disk(target) as file:
+        content = self.document(record, [(image, read_header(image)) for image in images], known)
+        with synced(self._target_of(record)) as file:
             file.write(content)

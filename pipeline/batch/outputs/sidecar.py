@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePath
 
 from latentcap.batch.inputs import Input
-from latentcap.batch.journal import Record, digest, write_error
+from latentcap.batch.journal import Record, digest
 from latentcap.batch.outputs.base import Files, all_captions, merge_text
+from latentcap.batch.outputs.places import Places, check_place
 from latentcap.data.archives import as_path
 from latentcap.data.encoding import open_text
 from latentcap.data.errors import UserError
@@ -38,7 +36,7 @@ class Sidecars(Files):
         super().__init__(path, run)
         self.suffix, self.existing, self.separator = suffix, existing, separator
         self.called = f"its {suffix} file"
-        self._targets: dict[int, int] = {}
+        self._places = Places(path, self.journal)
         self._stale: Mapping[int, int] = {}
 
     def __str__(self) -> str:
@@ -58,13 +56,12 @@ class Sidecars(Files):
         image = item.images[0]
         if self.path is None and (image.offset is not None or image.data is not None or is_remote(image.path)):
             return replace(item, error=self.no_place)
-        target = self.target(item.name, image)
-        key, name = digest(str(target)), digest(item.name)
-        if self._targets.setdefault(key, name) != name:
-            return replace(item, error=f"{self.called} is that of another already, {self.other_names}")
-        if known and name not in self._stale:
+        if known and digest(item.name) not in self._stale:
             return item
+        target = self.target(item.name, image)
         try:
+            if not self._places.take(target, item):
+                return replace(item, error=f"{self.called} is that of another already, {self.other_names}")
             if self.existing == "skip" and not known and self.is_there(target):
                 return None
             check_place(target)
@@ -73,20 +70,14 @@ class Sidecars(Files):
         return item
 
     def append(self, records: Sequence[Record]) -> int:
-        self._replay()
+        self.replay()
+        planned = []
         for record in records:
-            target = self.target(record["file"], ImageRef(*record.pop("_images")[0]))
-            try:
-                old = self.old_text(target)
-            except (OSError, ValueError) as error:  # it has changed since the image was listed
-                raise _problem(target, error) from None
-            before = self._before(record["file"], old)
-            text = merge_text(before, self.new_text(record), self.existing, self.separator)
-            record |= {"_sidecar": str(target), "_text": text} | ({"_before": before} if before else {})
-        self.journal.append(records)
-        for record in records:
-            self._write(record)
-        return len(records)
+            if reason := self._refusal(record, self._plan):  # the place has changed since the image was listed
+                self.refused.append({"file": record["file"], "error": reason})
+            else:
+                planned.append(record)
+        return super().append(planned)
 
     def renew(self, stale: Mapping[int, int]) -> None:
         """The journal keeps them: they say which part of a text is ours. The last record of a name counts."""
@@ -105,23 +96,64 @@ class Sidecars(Files):
         return before if old.strip() == record["_text"].strip() else old
 
     def checkpoint(self) -> None:
-        self._replay()
+        self.replay()
         if hasattr(os, "sync"):
             os.sync()
         super().checkpoint()
 
-    def _write(self, record: Record) -> None:
-        target = Path(record["_sidecar"])
+    def clear(self) -> None:
+        """Take our texts back, too, so that there is what was there before; what somebody has edited since stays."""
+        for record in self.journal:
+            self._refusal(record, self._take_back)
+        self._places = Places(self.path, self.journal)
+        super().clear()
+
+    def _target_of(self, record: Record) -> Path:
+        return Path(record["_sidecar"])
+
+    def _plan(self, record: Record) -> None:
+        """Write into a record what its file is to contain."""
+        target = self.target(record["file"], ImageRef(*record.pop("_images")[0]))
+        record["_sidecar"] = str(target)
         try:
-            self.write(target, record["_text"])
-        except (OSError, ValueError) as error:
-            raise _problem(target, error) from None
+            old = self.old_text(target)
+            before = self._before(record["file"], old)
+        except UserError as error:  # what is no text is a fault of that file alone
+            raise ValueError(str(error)) from None
+        record["_text"] = merge_text(before, self.new_text(record), self.existing, self.separator)
+        if before:
+            record["_before"] = before
+        if old and old != before:  # an outdated caption of ours
+            record["_outdated"] = old
+
+    def _write(self, record: Record) -> None:
+        self.write(self._target_of(record), record["_text"])
+
+    def _rewrite(self, record: Record) -> None:
+        """Unless somebody has written something else since."""
+        if self._says(record, "", record.get("_before", ""), record.get("_outdated", ""), record["_text"]):
+            self._write(record)
+
+    def _take_back(self, record: Record) -> None:
+        if self._says(record, record["_text"]):
+            self.take_back(self._target_of(record), record["_text"], record.get("_before", ""))
+
+    def _says(self, record: Record, *texts: str) -> bool:
+        """Whether the file of a record holds one of these texts; zeros, as a crash of the machine leaves, are none."""
+        try:
+            old = self.old_text(self._target_of(record)) or ""
+        except ValueError:  # no text at all, so none of ours
+            return False
+        return old.strip("\0").strip() in {text.strip() for text in texts}
 
     # What a sidecar of another kind does otherwise --------------------------------------------------------------------
 
     def is_there(self, target: Path) -> bool:
-        """Whether a sidecar is there already, so that its image may be left out."""
-        return target.is_file()
+        """Whether a sidecar is there already, so that its image may be left out. White space is no text."""
+        try:
+            return bool((self.old_text(target) or "").strip())
+        except ValueError:
+            return True
 
     def old_text(self, target: Path) -> str | None:
         """What the sidecar says so far."""
@@ -142,17 +174,9 @@ class Sidecars(Files):
                 file.flush()
                 os.fsync(file.fileno())
 
-
-def check_place(target: Path) -> None:
-    """Raises OSError where a file can never come to be, so that this is known before anything is captioned."""
-    with suppress(FileNotFoundError):
-        if stat.S_ISDIR(os.stat(target).st_mode):
-            raise IsADirectoryError(errno.EISDIR, "a folder is called so")
-    if target.parent.is_dir() and not os.access(target.parent, os.W_OK):
-        raise PermissionError(errno.EACCES, "its folder is read-only")
-
-
-def _problem(target: Path, error: OSError | ValueError) -> UserError:
-    if isinstance(error, UserError):
-        return error
-    return write_error(target, error if isinstance(error, OSError) else OSError(None, str(error)))
+    def take_back(self, target: Path, text: str, before: str) -> None:
+        """Put ``before`` in the place of a text of ours."""
+        if before:
+            self.write(target, before.removesuffix("\n"))
+        else:
+            target.unlink(missing_ok=True)

@@ -63,7 +63,7 @@ class CsvFile(TableFile):
         told = ("caption", "score", "confidence", "words")
         more = [f"{name}_{n}" for n in range(2, self.num_captions + 1) for name in told]
         names = ["file", *told, "context", "labels", "images", "sections", *more]
-        writer = csv.DictWriter(_Encoded(file), names, restval="", extrasaction="ignore", lineterminator="\n")
+        writer = csv.DictWriter(_Encoded(file), names, restval="", extrasaction="ignore", lineterminator="\r\n")
         writer.writeheader()
         for record in records:
             for n, other in enumerate(record.pop("alternatives", ()), start=2):
@@ -127,10 +127,14 @@ def _cell(value: Any) -> Any:
 
 
 class _Encoded:
-    """What ``csv`` writes to: text in, UTF-8 out."""
+    """What ``csv`` writes to: a row in, UTF-8 out, which ends in a line feed alone.
+
+    Python before 3.13 quotes only those line ends that its own rows end in, and readers take a bare carriage return
+    for one.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
 
     def write(self, text: str) -> int:
-        return self.file.write(text.encode("utf-8", "backslashreplace"))
+        return self.file.write((text.removesuffix("\r\n") + "\n").encode("utf-8", "backslashreplace"))

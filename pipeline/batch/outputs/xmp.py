@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from latentcap.batch.inputs import Input
-from latentcap.batch.journal import Record, digest, written_to_disk
+from latentcap.batch.journal import Record, digest, synced
 from latentcap.batch.metadata.image_file import read_description, write_description
 from latentcap.batch.metadata.xmp import description_of, with_description
 from latentcap.batch.outputs.sidecar import Sidecars
@@ -60,8 +60,14 @@ class XmpSidecars(Sidecars):
         old = target.read_bytes() if target.is_file() else None
         new = with_description(old, text)
         if new != old:
-            with written_to_disk(target) as file:
+            with synced(target) as file:
                 file.write(new)
+
+    def take_back(self, target: Path, text: str, before: str) -> None:
+        if before or target.read_bytes() != with_description(None, text):
+            self.write(target, before)
+        else:  # all of it is ours
+            target.unlink()
 
     def unusable(self, target: Path) -> str:
         return f"{target.name} is no XMP that a description could be put into"
@@ -91,6 +97,9 @@ class Embedded(XmpSidecars):
     def write(self, target: Path, text: str) -> None:
         if target.is_file():  # an earlier run's image may be gone by now
             write_description(target, text)
+
+    def take_back(self, target: Path, text: str, before: str) -> None:
+        self.write(target, before)
 
     def unusable(self, target: Path) -> str:
         return "no description can be written into it"
