@@ -16,6 +16,7 @@ that none can reach a log, a cache, an output or an error.
 from __future__ import annotations
 
 import io
+import re
 import struct
 from importlib.util import find_spec
 from typing import Any
@@ -47,6 +48,7 @@ READ = (
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 GREY = ("MONOCHROME1", "MONOCHROME2")
 PREAMBLE = 128
+CODESTREAM = re.compile(rb"\xff\x4f\xff\x51.{4}(.{16})", re.DOTALL)  # how JPEG 2000 begins: right, bottom, left, top
 VRS = frozenset(
     b"AE AS AT CS DA DS DT FL FD IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
 )
@@ -186,6 +188,7 @@ def _render(dataset: Any, pydicom: Any, frame: int | None) -> Image.Image:
     if "TransferSyntaxUID" not in getattr(dataset, "file_meta", {}):
         dataset.file_meta = pydicom.dataset.FileMetaDataset()
         dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+    _check_codestreams(dataset, pydicom, frame)
     values = dataset.pixel_array if frame is None else pixels.pixel_array(dataset, index=frame)
     kind = str(dataset.get("PhotometricInterpretation") or GREY[1])
     if kind in GREY:
@@ -197,6 +200,22 @@ def _render(dataset: Any, pydicom: Any, frame: int | None) -> Image.Image:
         values = pixels.apply_color_lut(values, dataset)
         return _image(values / (255 if values.dtype == np.uint8 else 65535))
     return _image(values / full_range(values))
+
+
+def _check_codestreams(dataset: Any, pydicom: Any, frame: int | None) -> None:
+    """Raises ValueError for JPEG 2000 of more pixels than the header states: it would be decoded at its own size."""
+    if "JPEG 2000" not in dataset.file_meta.TransferSyntaxUID.name:  # high-throughput JPEG 2000, too
+        return
+    settings: dict[str, Any] = {"number_of_frames": frame_count(dataset)}
+    if "ExtendedOffsetTable" in dataset and "ExtendedOffsetTableLengths" in dataset:
+        settings["extended_offsets"] = dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths
+    encaps, pixels = pydicom.encaps, dataset.PixelData
+    one = frame is not None
+    for encoded in [encaps.get_frame(pixels, frame, **settings)] if one else encaps.generate_frames(pixels, **settings):
+        for start in CODESTREAM.finditer(encoded):
+            right, bottom, left, top = struct.unpack(">4I", start[1])
+            if (right - left) * (bottom - top) > dataset.Columns * dataset.Rows:
+                raise ValueError("a codestream of more pixels than the header states")
 
 
 def _image(shown: np.ndarray) -> Image.Image:

@@ -91,6 +91,30 @@ def test_of_a_deflated_file_only_the_header_is_unpacked_for_its_size(monkeypatch
         decode_image(content[:-8])
 
 
+def test_jpeg_2000_of_more_pixels_than_its_header_states_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    pydicom = pytest.importorskip("pydicom")
+
+    def wrapped(size: tuple[int, int]) -> bytes:
+        content = io.BytesIO()
+        Image.new("L", size, 7).save(content, "JPEG2000")
+        dataset = pydicom.dcmread(io.BytesIO(x_ray()))
+        dataset.BitsAllocated = dataset.BitsStored = 8
+        dataset.HighBit = 7
+        dataset.PixelData = pydicom.encaps.encapsulate([content.getvalue()])
+        dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.JPEG2000Lossless
+        written = io.BytesIO()
+        dataset.save_as(written, enforce_file_format=True)
+        return written.getvalue()
+
+    assert np.asarray(decode_image(wrapped((40, 30)))).max() == 7
+    decoded: list[int] = []
+    monkeypatch.setattr(pydicom.Dataset, "pixel_array", property(lambda self: decoded.append(1)))
+    with pytest.raises(OSError, match="JPEG 2000"):
+        decode_image(wrapped((41, 30)))
+    assert not decoded
+
+
 def test_too_many_pixels_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     huge = x_ray(stated=65_535)
     assert size_of(huge) == (65_535, 65_535, 1)
