@@ -16,17 +16,17 @@ that none can reach a log, a cache, an output or an error.
 from __future__ import annotations
 
 import io
-import logging
+import re
 import struct
-import warnings
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from latentcap.data.dicom_file import import_pydicom, read_dicom
 from latentcap.data.dicom_values import brightness, leave_out_nonsense, padding_of
-from latentcap.data.pixels import full_range
+from latentcap.data.pixels import LARGEST, full_range
 
 READ = (
     "SOPClassUID",
@@ -48,6 +48,7 @@ READ = (
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 GREY = ("MONOCHROME1", "MONOCHROME2")
 PREAMBLE = 128
+CODESTREAM = re.compile(rb"\xff\x4f\xff\x51.{4}(.{16})", re.DOTALL)  # how JPEG 2000 begins: right, bottom, left, top
 VRS = frozenset(
     b"AE AS AT CS DA DS DT FL FD IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
 )
@@ -90,7 +91,22 @@ def _begins_with_elements(encoded: bytes, needed: int = 3) -> bool:
 
 def frames_of(encoded: bytes) -> int:
     """How many frames a DICOM file has. Raises OSError for a damaged one."""
-    return frame_count(_read(encoded, import_pydicom()))
+    return frame_count(read_dicom(io.BytesIO(encoded), READ))
+
+
+def dicom_size(encoded: bytes) -> tuple[int, int, int]:
+    """Width, height and bands, of the header. Raises OSError for a file without an image and a damaged one."""
+    dataset = read_dicom(io.BytesIO(encoded), ("Rows", "Columns", "SamplesPerPixel"), pixels=False)
+    if "Rows" not in dataset:
+        raise OSError("a DICOM file without an image, or cut off before it")
+    return _size(dataset)
+
+
+def _size(dataset: Any) -> tuple[int, int, int]:
+    try:
+        return int(dataset.Columns), int(dataset.Rows), int(dataset.get("SamplesPerPixel") or 1)
+    except Exception as error:
+        raise OSError(f"a damaged DICOM file ({type(error).__name__})") from None
 
 
 def frame_place(frame: str, frames: int) -> int:
@@ -110,7 +126,7 @@ def decode_dicom(encoded: bytes, *, frame: int | None = None, name: str = "") ->
     and syntaxes that no installed decoder reads.
     """
     pydicom = import_pydicom()
-    dataset = _read(encoded, pydicom)
+    dataset = read_dicom(io.BytesIO(encoded), READ)
     frames = frame_count(dataset)
     if frames > 1 and frame is None:
         raise OSError(
@@ -122,6 +138,9 @@ def decode_dicom(encoded: bytes, *, frame: int | None = None, name: str = "") ->
         if is_cut_off(dataset):
             raise OSError("a DICOM file that is cut off before its image: copy it again")
         raise OSError("a DICOM file without an image (a report, a structure or a directory)")
+    width, height, _ = _size(dataset)
+    if width * height > LARGEST:
+        raise OSError(f"a DICOM image of more than {LARGEST:,} pixels")
     try:
         leave_out_nonsense(dataset, name or "a DICOM file")
         return _render(dataset, pydicom, frame if frames > 1 else None)
@@ -156,13 +175,6 @@ def is_cut_off(dataset: Any) -> bool:
     return holds_image and ("Rows" in dataset or "BitsAllocated" not in dataset)
 
 
-def _read(encoded: bytes, pydicom: Any) -> Any:
-    try:
-        return pydicom.dcmread(io.BytesIO(encoded), force=True, specific_tags=list(READ))
-    except Exception as error:
-        raise OSError(f"a damaged DICOM file ({type(error).__name__})") from None
-
-
 def frame_count(dataset: Any) -> int:
     """How many frames a parsed file has. Raises OSError for a number that is none."""
     try:
@@ -176,6 +188,7 @@ def _render(dataset: Any, pydicom: Any, frame: int | None) -> Image.Image:
     if "TransferSyntaxUID" not in getattr(dataset, "file_meta", {}):
         dataset.file_meta = pydicom.dataset.FileMetaDataset()
         dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+    _check_codestreams(dataset, pydicom, frame)
     values = dataset.pixel_array if frame is None else pixels.pixel_array(dataset, index=frame)
     kind = str(dataset.get("PhotometricInterpretation") or GREY[1])
     if kind in GREY:
@@ -189,18 +202,22 @@ def _render(dataset: Any, pydicom: Any, frame: int | None) -> Image.Image:
     return _image(values / full_range(values))
 
 
+def _check_codestreams(dataset: Any, pydicom: Any, frame: int | None) -> None:
+    """Raises ValueError for JPEG 2000 of more pixels than the header states: it would be decoded at its own size."""
+    if "JPEG 2000" not in dataset.file_meta.TransferSyntaxUID.name:  # high-throughput JPEG 2000, too
+        return
+    settings: dict[str, Any] = {"number_of_frames": frame_count(dataset)}
+    if "ExtendedOffsetTable" in dataset and "ExtendedOffsetTableLengths" in dataset:
+        settings["extended_offsets"] = dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths
+    encaps, pixels = pydicom.encaps, dataset.PixelData
+    one = frame is not None
+    for encoded in [encaps.get_frame(pixels, frame, **settings)] if one else encaps.generate_frames(pixels, **settings):
+        for start in CODESTREAM.finditer(encoded):
+            right, bottom, left, top = struct.unpack(">4I", start[1])
+            if (right - left) * (bottom - top) > dataset.Columns * dataset.Rows:
+                raise ValueError("a codestream of more pixels than the header states")
+
+
 def _image(shown: np.ndarray) -> Image.Image:
     """0 to 1, (H, W) or (H, W, 3), to 8 bits."""
     return Image.fromarray(np.round(np.clip(np.nan_to_num(shown), 0, 1) * 255).astype(np.uint8))
-
-
-def import_pydicom() -> Any:
-    """pydicom, told not to report oddities of headers: its messages quote them."""
-    try:
-        import pydicom
-        import pydicom.pixels
-    except ImportError:
-        raise OSError("a DICOM file, which needs the extra 'medical': pip install 'latentcap[medical]'") from None
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
-    return pydicom

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-from latentcap.data.dicom import frame_count, import_pydicom, is_cut_off, is_dicom
+from latentcap.data.dicom import frame_count, is_cut_off, is_dicom
+from latentcap.data.dicom_file import import_pydicom, read_dicom
 from latentcap.data.image import ImageRef
 
 READ = (
@@ -87,12 +88,12 @@ def read_elements(ref: ImageRef, names: tuple[str, ...]) -> Any | None:
     """A pydicom dataset of the named elements before the pixels; None for what is no DICOM that can be parsed."""
     if not is_dicom(ref.start()):
         return None
-    pydicom = import_pydicom()
-    settings = {"force": True, "stop_before_pixels": True, "specific_tags": list(names)}
+    import_pydicom()
     try:
         if ref.data is not None or ref.offset is not None:
-            return pydicom.dcmread(io.BytesIO(ref.encoded()), **settings)
-        return pydicom.dcmread(ref.path, **settings)
+            return read_dicom(io.BytesIO(ref.encoded()), names, pixels=False)
+        with open(ref.path, "rb") as file:
+            return read_dicom(file, names, pixels=False)
     except Exception:
         return None
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import importlib
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from latentcap.data.dicom import decode_dicom, frame_place, frames_of, is_dicom
+from latentcap.data.dicom import decode_dicom, dicom_size, frame_place, frames_of, is_dicom
+from latentcap.data.jxl import jxl_size
 from latentcap.data.kinds import START, is_raw, plugin_of, what_it_is
 from latentcap.data.pixels import deep_colour, has_alpha, is_deep_colour, no_data_of, spread
 from latentcap.data.raw import decode_raw
 from latentcap.data.remote import is_remote, open_binary, read_part
-from latentcap.data.tiff import decode_tiff, is_tiff, needs_more_than_pillow
+from latentcap.data.tiff import decode_tiff, is_tiff, needs_more_than_pillow, tiff_size
 from latentcap.data.zips import read_zipped
 
 GREY_OF_MANY_BITS = ("I", "F")  # how the names of such modes begin
@@ -104,14 +107,40 @@ def decode_image(encoded: bytes, *, name: str = "", side: int | None = None) -> 
         return decode_dicom(encoded, name=os.path.basename(name)).convert("RGB")
     if is_raw(name):
         return to_rgb(decode_raw(encoded))
+    with _told(encoded, name):
+        try:
+            with _open(encoded) as image:
+                if side is not None:
+                    image.draft(None, (side, side))  # the mode stays; formats other than JPEG ignore it
+                return decode_tiff(encoded).convert("RGB") if needs_more_than_pillow(image) else to_rgb(image)
+        except UnidentifiedImageError:
+            if is_tiff(encoded):
+                return decode_tiff(encoded).convert("RGB")
+            raise
+
+
+def size_of(encoded: bytes) -> tuple[int, int, int]:
+    """Width, height and bands of an image, before any pixel is decoded. Raises OSError for what is no image."""
+    if is_dicom(encoded):
+        return dicom_size(encoded)
+    if plugin_of(encoded) == "pillow_jxl":
+        return *jxl_size(encoded), 3
+    with _told(encoded):
+        try:
+            with _open(encoded) as image:
+                return *image.size, len(image.getbands())
+        except UnidentifiedImageError:
+            if is_tiff(encoded):
+                return tiff_size(encoded)
+            raise
+
+
+@contextmanager
+def _told(encoded: bytes, name: str = "") -> Iterator[None]:
+    """What is raised inside as OSError, which says what the file is."""
     try:
-        with _open(encoded) as image:
-            if side is not None:
-                image.draft(None, (side, side))  # the mode stays; formats other than JPEG ignore it
-            return decode_tiff(encoded).convert("RGB") if needs_more_than_pillow(image) else to_rgb(image)
+        yield
     except UnidentifiedImageError:
-        if is_tiff(encoded):
-            return decode_tiff(encoded).convert("RGB")
         raise OSError(what_it_is(encoded, name)) from None
     except OSError:
         raise

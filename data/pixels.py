@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile
 
+LARGEST = 2 * (Image.MAX_IMAGE_PIXELS or 1 << 30)  # pixels of a picture, as Pillow has it
 MOSTLY = (0.5, 99.5)  # per cent: what lies outside may be a hot pixel
 FAR = 0.5  # of the range of most pixels: further out than this, an extreme is cut off
 ENOUGH = 1_000_000  # values

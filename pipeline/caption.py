@@ -45,6 +45,11 @@ class Caption:
     words: list[tuple[str, float]] = field(default_factory=list)
 
     @property
+    def ended(self) -> bool:
+        """Whether the caption ended by itself; else the longest length cut it off."""
+        return len(self.token_scores) > len(self.tokens)
+
+    @property
     def confidence(self) -> float:
         """The geometric mean of the probabilities of all tokens, the end included: 0 to 1."""
         return math.exp(sum(self.token_scores) / max(len(self.token_scores), 1))

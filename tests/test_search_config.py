@@ -78,3 +78,40 @@ def test_settings_survive_json_and_older_models_have_the_defaults() -> None:
     assert SearchConfig.from_dict(shipped).beam_size == shipped["beam_size"]
     with pytest.raises(UserError, match="unknown search setting 'beams'"):
         SearchConfig.from_dict({"beams": 3})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_captions": 1.5}, "num_captions is 1.5, of the wrong type: it must be a whole number, such as 1"),
+        ({"max_length": 10.5}, "whole number, such as 40"),
+        ({"max_length": True}, "whole number"),
+        ({"beam_size": float("inf")}, "whole number"),
+        ({"seed": 1.5}, "whole number"),
+        ({"sample": True, "top_k": 2.5}, "whole number"),
+        ({"sample": "yes"}, "sample is 'yes', of the wrong type: it must be true or false"),
+        ({"sample": 1}, "true or false"),
+        ({"guidance": False}, "it must be a number, such as 0.5"),
+        ({"beam_groups": None}, "whole number"),
+        ({"forbidden_words": 5}, "list of words"),
+        ({"length_penalty": 1e308}, "from -10 to 10"),
+        ({"length_penalty": 10**400}, "from -10 to 10"),
+        ({"guidance": 1e308}, "at most 1000"),
+        ({"diversity_penalty": -(10**400), "beam_groups": 3}, "0 or more"),
+        ({"sample": True, "temperature": 1e-300}, "from 0.001 to 100"),
+        ({"sample": True, "temperature": 1e308}, "from 0.001 to 100"),
+        ({"sample": True, "top_p": 1e-300}, "1e-06 or more"),
+        ({"beam_size": 10**12, "beam_groups": 7}, "at most 10,000"),
+        ({"self": 1}, "unknown search setting 'self'"),
+    ],
+)
+def test_types_and_extremes(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        SearchConfig().changed(**changes)
+
+
+def test_whole_numbers_may_be_written_with_a_point() -> None:
+    config = SearchConfig().changed(beam_size=4.0, beam_groups=2.0, length_penalty=1)
+    assert (config.beam_size, config.beam_groups, config.length_penalty) == (4, 2, 1.0)
+    assert type(config.beam_size) is int
+    assert SearchConfig(max_length=20.0).max_length == 20  # type: ignore[arg-type]

@@ -76,16 +76,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         models, limits=limits, batch_size=options.batch_size, workers=options.workers, device=options.device,
         dtype=options.dtype,
         engine=options.engine,
+        ending=lambda: server.should_exit,
     )  # fmt: skip
     key = options.api_key or os.environ.get(KEY_VARIABLE) or None
     app = make_app(service, api_key=key, origins=options.cors)
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=int(limits.seconds) + 1
     )
+    server = uvicorn.Server(config)
     port = listener.getsockname()[1]
     shown = f"[{options.host}]" if ":" in options.host else options.host
     print(f"serving {', '.join(models)} at http://{shown}:{port}/ (Ctrl-C ends it)", flush=True)
-    uvicorn.Server(config).run(sockets=[listener])
+    server.run(sockets=[listener])
     return 0
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from latentcap.config import FusionConfig
 from latentcap.data.errors import UserError
 from latentcap.model.caption_model import CaptionModel
 from latentcap.model.latent_attention import LatentAttention
@@ -30,11 +31,7 @@ def prune_heads(model: CaptionModel, keep: Sequence[int]) -> None:
         UserError: ``keep`` is empty or names a head that the model does not have, or the model routes its heads.
     """
     fusion, sizes = model.decoder.fusion, model.config.fusion
-    if sizes.routed_top_k:
-        raise UserError(
-            "this model routes its heads: a router chooses among all of them, so none can be cut out. Take a model "
-            "that was trained with fusion.routed_top_k 0."
-        )
+    _check_not_routed(sizes)
     heads = model.config.num_heads
     kept = sorted(set(keep))
     if not kept or kept[0] < 0 or kept[-1] >= heads:
@@ -69,6 +66,14 @@ def prune_heads(model: CaptionModel, keep: Sequence[int]) -> None:
     )
 
 
+def _check_not_routed(sizes: FusionConfig) -> None:
+    if sizes.routed_top_k:
+        raise UserError(
+            "this model routes its heads: a router chooses among all of them, so none can be cut out. Take a model "
+            "that was trained with fusion.routed_top_k 0."
+        )
+
+
 def _slice_attention(attention: LatentAttention, chosen: list[int]) -> None:
     """Leave only some heads of one kind in its query, key and value projections."""
     query = attention.query
@@ -89,13 +94,23 @@ def _parameter(values: Tensor, *, like: Tensor) -> nn.Parameter:
 
 def parse_budget(text: str) -> tuple[int, int]:
     """``"2+1"`` to (2 visual heads, 1 text head). Raises UserError for anything else."""
-    match = re.fullmatch(r"\s*(\d+)\s*\+\s*(\d+)\s*", text)
+    match = re.fullmatch(r"\s*(\d{1,6})\s*\+\s*(\d{1,6})\s*", text, re.ASCII)
     if match is None or int(match[1]) + int(match[2]) == 0:
         raise UserError(
-            f"heads '{text}': give the number of visual and of text heads with a plus between, such as 1+1 or 4+4; "
-            "at least one head in all."
+            f"heads '{text[:40]}': give the number of visual and of text heads with a plus between, such as 1+1 or "
+            "4+4; at least one head in all."
         )
     return int(match[1]), int(match[2])
+
+
+def check_budget(sizes: FusionConfig, visual: int, text: int) -> None:
+    """Raises UserError for a model that has fewer heads of a kind, or routes them."""
+    if visual > sizes.visual_heads or text > sizes.text_heads:
+        raise UserError(
+            f"heads {visual}+{text} are asked for and the model has {sizes.visual_heads}+{sizes.text_heads} "
+            "(visual + text): ask for no more of either kind."
+        )
+    _check_not_routed(sizes)
 
 
 def set_budget(model: CaptionModel, visual: int, text: int) -> None:
@@ -104,12 +119,8 @@ def set_budget(model: CaptionModel, visual: int, text: int) -> None:
     Made for models whose first heads were trained to work alone (``RandomHeadBudget``).
 
     Raises:
-        UserError: the model has fewer heads of a kind.
+        UserError: the model has fewer heads of a kind, or routes them.
     """
     sizes = model.config.fusion
-    if visual > sizes.visual_heads or text > sizes.text_heads:
-        raise UserError(
-            f"heads {visual}+{text} are asked for and the model has {sizes.visual_heads}+{sizes.text_heads} "
-            "(visual + text): ask for no more of either kind."
-        )
+    check_budget(sizes, visual, text)
     prune_heads(model, [*range(visual), *range(sizes.visual_heads, sizes.visual_heads + text)])

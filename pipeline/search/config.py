@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import asdict, dataclass, fields, replace
+from numbers import Integral, Real
 from typing import Any, Self
 
 from latentcap.data.errors import UserError, did_you_mean
@@ -20,6 +21,9 @@ BAD_ENDINGS = (
 )
 WORD_LISTS = ("forbidden_words", "required_words", "bad_endings")
 SAMPLING_ONLY = ("temperature", "top_k", "top_p")
+LEAST_TEMPERATURE, MOST_TEMPERATURE, LEAST_TOP_P = 1e-3, 100.0, 1e-6
+MOST_LENGTH_PENALTY, MOST_WEIGHT = 10.0, 1000.0  # beyond them scores overflow
+MOST_BEAMS = 10_000
 BEAMS_ONLY = ("beam_size", "guidance", "beam_groups", "diversity_penalty")
 
 
@@ -72,8 +76,8 @@ class SearchConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in WORD_LISTS:
-            object.__setattr__(self, name, _words(name, getattr(self, name)))
+        for entry in fields(self):
+            object.__setattr__(self, entry.name, _typed(entry.name, getattr(self, entry.name)))
         self._check_ranges()
         if self.sample:
             self._check_sampling()
@@ -81,22 +85,32 @@ class SearchConfig:
             self._check_beams()
 
     def _check_ranges(self) -> None:
-        if self.beam_size < 1:
-            raise UserError(f"beam_size is {self.beam_size}: it must be 1 (greedy) or more.")
+        if not 1 <= self.beam_size <= MOST_BEAMS:
+            raise UserError(f"beam_size is {self.beam_size}: it must be 1 (greedy) or more, at most {MOST_BEAMS:,}.")
         if not 0 <= self.min_length <= self.max_length or self.max_length < 1:
             raise UserError(
                 f"min_length is {self.min_length} and max_length {self.max_length}: 0 <= min <= max, 1 <= max."
             )
-        if not math.isfinite(self.length_penalty):
-            raise UserError(f"length_penalty is {self.length_penalty}: it must be a number, such as 0.7.")
-        if not (math.isfinite(self.guidance) and self.guidance >= 0):
-            raise UserError(f"guidance is {self.guidance}: it must be 0 (off) or more, such as 0.5.")
-        if not (math.isfinite(self.diversity_penalty) and self.diversity_penalty >= 0):
-            raise UserError(f"diversity_penalty is {self.diversity_penalty}: it must be 0 or more, such as 0.5.")
-        if not (math.isfinite(self.temperature) and self.temperature > 0):
-            raise UserError(f"temperature is {self.temperature}: it must be above 0; near 0, use beam_size=1 instead.")
-        if not 0 < self.top_p <= 1:
-            raise UserError(f"top_p is {self.top_p}: it must be above 0 and at most 1, which allows all words.")
+        if not abs(self.length_penalty) <= MOST_LENGTH_PENALTY:
+            raise UserError(
+                f"length_penalty is {self.length_penalty}: it must be a number from {-MOST_LENGTH_PENALTY:g} to "
+                f"{MOST_LENGTH_PENALTY:g}, such as 0.7."
+            )
+        for name, zero in (("guidance", "0 (off)"), ("diversity_penalty", "0")):
+            if not 0 <= getattr(self, name) <= MOST_WEIGHT:
+                raise UserError(
+                    f"{name} is {getattr(self, name)}: it must be {zero} or more, at most {MOST_WEIGHT:g}, such as 0.5."
+                )
+        if not LEAST_TEMPERATURE <= self.temperature <= MOST_TEMPERATURE:
+            raise UserError(
+                f"temperature is {self.temperature}: it must be above 0, from {LEAST_TEMPERATURE:g} to "
+                f"{MOST_TEMPERATURE:g}; near 0, use beam_size=1 instead."
+            )
+        if not LEAST_TOP_P <= self.top_p <= 1:
+            raise UserError(
+                f"top_p is {self.top_p}: it must be above 0, {LEAST_TOP_P:g} or more, and at most 1, which allows all "
+                "words."
+            )
         for name, zero in (("top_k", "all words"), ("no_repeat_ngram", "off"), ("seed", "the default")):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} is {getattr(self, name)}: it must be 0 ({zero}) or more.")
@@ -138,7 +152,7 @@ class SearchConfig:
         if self.required_words and self.beam_size < 2:
             raise UserError("required_words need beam_size 2 or more: greedy search cannot look for their place.")
 
-    def changed(self, **changes: Any) -> Self:
+    def changed(self, /, **changes: Any) -> Self:
         """These settings with some changed; going from beams to sampling or back drops what only the other uses.
 
         More captions than beams add beams, unless their number is among the changes.
@@ -146,6 +160,7 @@ class SearchConfig:
         Raises UserError for settings that do not exist or contradict each other.
         """
         _check_names(changes)
+        changes = {name: _typed(name, value) for name, value in changes.items()}
         sample = changes.get("sample", self.sample)
         if sample and changes.get("beam_size", 1) > 1:
             raise UserError(
@@ -186,9 +201,37 @@ def default(name: str) -> Any:
     return next(entry.default for entry in fields(SearchConfig) if entry.name == name)
 
 
+def _typed(name: str, value: Any) -> Any:
+    """A setting as its default's type; whole numbers may be written as 3.0. Raises UserError for other types."""
+    usual = default(name)
+    if isinstance(usual, tuple):
+        return _words(name, value)
+    if isinstance(usual, bool):
+        if isinstance(value, bool):
+            return value
+        raise UserError(f"{name} is {_shown(value)}, of the wrong type: it must be true or false.")
+    numeric = isinstance(value, Real) and not isinstance(value, bool)
+    if numeric and isinstance(usual, float):
+        try:
+            return float(value)
+        except OverflowError:  # a whole number, which no check below lets through
+            return math.inf if value > 0 else -math.inf
+    if numeric and isinstance(usual, int) and (isinstance(value, Integral) or float(value).is_integer()):
+        return int(value)
+    kind = "a whole number" if isinstance(usual, int) else "a number"
+    raise UserError(f"{name} is {_shown(value)}, of the wrong type: it must be {kind}, such as {usual}.")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
+
+
 def _words(name: str, value: Any) -> tuple[str, ...]:
     """A list of words or phrases, or one text with commas, as a tuple without blanks and repetitions."""
     entries = value.split(",") if isinstance(value, str) else value
-    if entries is None or not all(isinstance(entry, str) for entry in entries):
-        raise UserError(f"{name} is {value!r}: it must be a list of words or phrases, or a text with commas between.")
+    if not isinstance(entries, Sequence | Set) or not all(isinstance(entry, str) for entry in entries):
+        raise UserError(
+            f"{name} is {_shown(value)}: it must be a list of words or phrases, or a text with commas between."
+        )
     return tuple(dict.fromkeys(entry.strip() for entry in entries if entry.strip()))

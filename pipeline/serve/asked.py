@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,7 @@ class Asked:
         heads: a head budget such as "1+1"; None is all.
         attention: whether the answer says where each head looked.
         stream: whether the answer comes word by word.
+        usage: whether a stream ends with the number of tokens.
     """
 
     images: list[bytes]
@@ -35,6 +37,16 @@ class Asked:
     heads: str | None = None
     attention: bool = False
     stream: bool = False
+    usage: bool = False
+
+
+def check_texts(body: Any) -> None:
+    """Raises ApiError where a text of a request holds half a character, which no answer could repeat."""
+    try:
+        json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        message = "a text of the request holds half a character, such as \\ud800 without its second half."
+        raise ApiError(400, message, code="invalid_json") from None
 
 
 def search_of(own: SearchConfig, changes: Mapping[str, Any]) -> SearchConfig:
@@ -43,8 +55,6 @@ def search_of(own: SearchConfig, changes: Mapping[str, Any]) -> SearchConfig:
         return own.changed(**changes)
     except UserError as error:
         raise ApiError(400, str(error), code="invalid_setting") from None
-    except TypeError as error:
-        raise ApiError(400, f"a setting of the search has the wrong type: {error}", code="invalid_setting") from None
 
 
 def number(body: Mapping[str, Any], name: str, *, least: float, most: float, whole: bool = False) -> float | int | None:

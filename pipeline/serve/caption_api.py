@@ -11,7 +11,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from latentcap.captioner import Caption
 from latentcap.pages.explain.record import packed
-from latentcap.serve.asked import Asked
+from latentcap.serve.asked import Asked, check_texts
 from latentcap.serve.errors import ApiError
 from latentcap.serve.limits import Limits
 from latentcap.serve.pictures import from_base64
@@ -43,6 +43,7 @@ async def read_form(form: FormData, limits: Limits) -> Asked:
                 body[name] = json.loads(body[name])
             except (ValueError, RecursionError):
                 raise ApiError(400, f"{name} is not JSON.", code="invalid_value", param=name) from None
+    check_texts(body)
     images = [await file.read() for file in files]
     if not images:
         raise ApiError(400, "no file: send one or more as the field 'image'.", code="no_image", param="image")

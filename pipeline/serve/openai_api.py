@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from latentcap.captioner import Caption
+from latentcap.search.config import LEAST_TEMPERATURE, LEAST_TOP_P
 from latentcap.serve.asked import Asked, number
 from latentcap.serve.errors import ApiError
 from latentcap.serve.limits import Limits
@@ -30,7 +31,12 @@ def read_chat(body: Mapping[str, Any], limits: Limits) -> Asked:
     stream = body.get("stream") or False
     if not isinstance(stream, bool):
         raise ApiError(400, "stream must be true or false.", code="invalid_value", param="stream")
-    return Asked(images, _model(body), text, search=_search(body, limits), stream=stream)
+    options = body.get("stream_options") or {}
+    if not isinstance(options, dict) or not isinstance(options.get("include_usage") or False, bool):
+        raise ApiError(400, 'stream_options must be an object such as {"include_usage": true}.', code="invalid_value",
+                       param="stream_options")  # fmt: skip
+    search, usage = _search(body, limits), bool(options.get("include_usage"))
+    return Asked(images, _model(body), text, search=search, stream=stream, usage=usage)
 
 
 def read_responses(body: Mapping[str, Any], limits: Limits) -> Asked:
@@ -64,8 +70,8 @@ def _search(body: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
     if most is not None:
         search["max_length"] = int(most)
     if temperature:
-        search |= {"sample": True, "temperature": temperature}
-        search |= {"top_p": top_p} if top_p else {}
+        search |= {"sample": True, "temperature": max(temperature, LEAST_TEMPERATURE)}
+        search |= {"top_p": max(top_p, LEAST_TOP_P)} if top_p else {}
         search |= {"seed": int(seed) % 2**31} if seed is not None else {}
     elif count > 1:
         search["beam_size"] = count
@@ -91,8 +97,10 @@ def _last_with_images(messages: list[Any], field: str, limits: Limits) -> tuple[
 
 
 def _parts(content: list[Any], field: str, limits: Limits) -> tuple[list[bytes], list[str]]:
+    """Images and texts. Parts of other types are passed over where there is no image, as in an assistant's answer."""
     images: list[bytes] = []
     texts: list[str] = []
+    unknown: tuple[Any, str] | None = None
     for place, part in enumerate(content):
         param = f"{field}[{place}]"
         kind = part.get("type") if isinstance(part, dict) else None
@@ -105,9 +113,13 @@ def _parts(content: list[Any], field: str, limits: Limits) -> tuple[list[bytes],
             if len(images) > limits.images:
                 raise ApiError(400, f"more than {limits.images} images in one request.", code="too_many_images",
                                param=field)  # fmt: skip
-        else:
-            raise ApiError(400, f"a part of type {kind!r}: text and image_url are accepted.", code="invalid_value",
-                           param=param)  # fmt: skip
+        elif unknown is None:
+            unknown = kind, param
+    if images and unknown is not None:
+        raise ApiError(
+            400, f"a part of type {str(unknown[0])[:40]!r} beside an image: text and image_url are accepted.",
+            code="invalid_value", param=unknown[1],
+        )  # fmt: skip
     return images, texts
 
 
@@ -116,51 +128,57 @@ def _parts(content: list[Any], field: str, limits: Limits) -> tuple[list[bytes],
 
 def chat_answer(model: str, captions: list[Caption]) -> dict[str, Any]:
     """The body of a chat completion, a choice for each caption."""
-    written = sum(len(caption.tokens) for caption in captions)
     return {
         **_chat_head(model, "chat.completion"),
         "choices": [
             {
                 "index": place,
                 "message": {"role": "assistant", "content": caption.text, "refusal": None},
-                "finish_reason": "stop",
+                "finish_reason": _finish_reason(caption),
                 "logprobs": None,
             }
             for place, caption in enumerate(captions)
         ],
-        "usage": _usage(written),
+        "usage": _usage(captions),
     }
 
 
-def chat_events(model: str, captions: list[Caption]) -> Iterator[str]:
-    """The same as server-sent events, a word each."""
-    head = _chat_head(model, "chat.completion.chunk")
+def chat_events(model: str, captions: list[Caption], *, usage: bool = False) -> Iterator[str]:
+    """The same as server-sent events, a word each; with ``usage`` one more, without a choice, says how many tokens."""
+    head = _chat_head(model, "chat.completion.chunk") | ({"usage": None} if usage else {})
+
+    def sent(**more: Any) -> str:
+        return f"data: {json.dumps({**head, **more}, ensure_ascii=False)}\n\n"
 
     def event(place: int, delta: dict[str, str], reason: str | None = None) -> str:
-        choice = {"index": place, "delta": delta, "finish_reason": reason, "logprobs": None}
-        return f"data: {json.dumps({**head, 'choices': [choice]}, ensure_ascii=False)}\n\n"
+        return sent(choices=[{"index": place, "delta": delta, "finish_reason": reason, "logprobs": None}])
 
     for place, caption in enumerate(captions):
         yield event(place, {"role": "assistant", "content": ""})
         for at, word in enumerate(caption.text.split(" ")):
             yield event(place, {"content": f" {word}" if at else word})
-        yield event(place, {}, "stop")
+        yield event(place, {}, _finish_reason(caption))
+    if usage:
+        yield sent(choices=[], usage=_usage(captions))
     yield "data: [DONE]\n\n"
 
 
 def responses_answer(model: str, captions: list[Caption]) -> dict[str, Any]:
     """The body of a response."""
+    ended, written = captions[0].ended, len(captions[0].tokens)
+    status = "completed" if ended else "incomplete"
     text = {"type": "output_text", "text": captions[0].text, "annotations": []}
-    message = {"type": "message", "id": _id("msg"), "role": "assistant", "status": "completed", "content": [text]}
+    message = {"type": "message", "id": _id("msg"), "role": "assistant", "status": status, "content": [text]}
     return {
         "id": _id("resp"),
         "object": "response",
         "created_at": int(time.time()),
-        "status": "completed",
+        "status": status,
+        "incomplete_details": None if ended else {"reason": "max_output_tokens"},
         "model": model,
         "output": [message],
         "error": None,
-        "usage": {"input_tokens": 0, "output_tokens": len(captions[0].tokens), "total_tokens": len(captions[0].tokens)},
+        "usage": {"input_tokens": 0, "output_tokens": written, "total_tokens": written},
     }
 
 
@@ -175,7 +193,12 @@ def _chat_head(model: str, kind: str) -> dict[str, Any]:
     return {"id": _id("chatcmpl"), "object": kind, "created": int(time.time()), "model": model}
 
 
-def _usage(written: int) -> dict[str, int]:
+def _finish_reason(caption: Caption) -> str:
+    return "stop" if caption.ended else "length"
+
+
+def _usage(captions: list[Caption]) -> dict[str, int]:
+    written = sum(len(caption.tokens) for caption in captions)
     return {"prompt_tokens": 0, "completion_tokens": written, "total_tokens": written}
 
 

@@ -34,7 +34,7 @@ def ollama_answer(model: str, captions: list[Caption], seconds: float) -> dict[s
         "created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "response": captions[0].text,
         "done": True,
-        "done_reason": "stop",
+        "done_reason": "stop" if captions[0].ended else "length",
         "total_duration": int(seconds * 1e9),
         "eval_count": len(captions[0].tokens),
     }

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from latentcap.captioner import Caption, Captioner
 from latentcap.data.cores import available_cores
 from latentcap.data.errors import UserError
 from latentcap.inference.precision import dtype_named
+from latentcap.model.prune import check_budget, parse_budget
 from latentcap.serve.asked import Asked, search_of
 from latentcap.serve.batcher import Batcher, Job
 from latentcap.serve.errors import ApiError
@@ -38,23 +38,35 @@ class Served:
         self.folder, self.device, self.engine = folder, device, engine
         self.dtype = dtype_named(dtype)
         self.full = self._load(None)
-        self._fewer: OrderedDict[str, Captioner] = OrderedDict()
-        self._lock = Lock()
+        self._fewer: OrderedDict[tuple[int, int], asyncio.Future[Captioner]] = OrderedDict()
+        self._loader = ThreadPoolExecutor(1, "load", torch.set_num_threads, (1,))
 
-    def with_heads(self, heads: str | None) -> Captioner:
-        """All heads, or a budget such as "1+1". Raises ApiError for one that the model has not."""
+    async def with_heads(self, heads: str | None) -> Captioner:
+        """All heads, or a budget such as "1+1", loaded once. Raises ApiError for one that the model has not."""
         if heads is None:
             return self.full
-        with self._lock:
-            if heads not in self._fewer:
-                try:
-                    self._fewer[heads] = self._load(heads)
-                except UserError as error:
-                    raise ApiError(400, str(error), code="invalid_value", param="heads") from None
-            self._fewer.move_to_end(heads)
-            while len(self._fewer) > BUDGETS:
-                self._fewer.popitem(last=False)
-            return self._fewer[heads]
+        try:
+            budget = parse_budget(heads)
+            check_budget(self.full.model.config.fusion, *budget)
+        except UserError as error:
+            raise ApiError(400, str(error), code="invalid_value", param="heads") from None
+        loaded = self._fewer.get(budget)
+        if loaded is None:
+            loop = asyncio.get_running_loop()
+            loaded = loop.run_in_executor(self._loader, self._load, "{}+{}".format(*budget))
+            self._fewer[budget] = loaded
+        self._fewer.move_to_end(budget)
+        while len(self._fewer) > BUDGETS:
+            self._fewer.popitem(last=False)
+        try:
+            return await asyncio.shield(loaded)  # others may wait for it too
+        except Exception:
+            if self._fewer.get(budget) is loaded:
+                del self._fewer[budget]
+            raise
+
+    def close(self) -> None:
+        self._loader.shutdown()
 
     def _load(self, heads: str | None) -> Captioner:
         return Captioner.from_pretrained(
@@ -88,6 +100,7 @@ class Service:
         models: name to folder; the first is the default.
         batch_size: most examples of a batch.
         workers: batches that are computed at once; by default one a core, four at most.
+        ending: whether the server is about to end and takes no more requests.
 
     Raises:
         UserError: a model cannot be loaded.
@@ -103,8 +116,9 @@ class Service:
         device: str = "cpu",
         dtype: str | None = None,
         engine: str | None = None,
+        ending: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.limits = limits
+        self.limits, self.ending = limits, ending
         with ThreadPoolExecutor(1) as loader:  # its helpers end with it, see Batcher
             load = partial(Served, device=device, dtype=dtype, engine=engine)
             self.models = dict(zip(models, loader.map(load, models.values()), strict=True))
@@ -124,6 +138,8 @@ class Service:
         """Finish what was accepted."""
         self.batcher.close()
         self._decoders.shutdown()
+        for served in self.models.values():
+            served.close()
 
     def model(self, name: str | None) -> tuple[str, Served]:
         """A model by its name, the first without one. Raises ApiError for a name that is not served."""
@@ -150,12 +166,17 @@ class Service:
             self.watch.waiting.set(self._accepted)
 
     async def captions(self, request: Request, asked: Asked) -> tuple[str, list[Caption]]:
-        """The name of the model and the captions, best first. Raises ApiError."""
+        """The name of the model and the captions, best first; a place is held from here on. Raises ApiError."""
         name, served = self.model(asked.model)
+        async with self.admitted():
+            return name, await self._captions(request, served, asked)
+
+    async def _captions(self, request: Request, served: Served, asked: Asked) -> list[Caption]:
+        captioner = await served.with_heads(asked.heads)
         loop = asyncio.get_running_loop()
         self._arriving += 1
         try:
-            job = await loop.run_in_executor(self._decoders, self._job, served, asked)
+            job = await loop.run_in_executor(self._decoders, self._job, captioner, asked)
         finally:
             self._arriving -= 1
         answer = asyncio.wrap_future(self.batcher.submit(job))
@@ -175,10 +196,9 @@ class Service:
         finally:
             gone.cancel()
             answer.cancel()  # frees its place where it has not begun
-        return name, [best, *best.alternatives]
+        return [best, *best.alternatives]
 
-    def _job(self, served: Served, asked: Asked) -> Job:
-        captioner = served.with_heads(asked.heads)
+    def _job(self, captioner: Captioner, asked: Asked) -> Job:
         most = captioner.model.config.max_views
         if len(asked.images) > most:
             raise ApiError(
