@@ -23,6 +23,7 @@ from latentcap.data.errors import UserError
 from latentcap.data.image import ImageRef, to_rgb
 from latentcap.data.readers.medical.composed import state
 from latentcap.in_the_box import find_model
+from latentcap.inference.device import usable_device
 from latentcap.inference.engine import choose_computing
 from latentcap.inference.folded_model import FoldedModel
 from latentcap.model.caption_model import CaptionModel
@@ -107,9 +108,9 @@ class Captioner:
 
         Raises:
             UserError: the folder lacks a file, comes from another version, does not fit its own config, or has fewer
-                heads.
+                heads; the device or the engine is not there.
         """
-        device = torch.device(device)
+        device = usable_device(device)
         engine, dtype = choose_computing(engine, device, dtype)
         saved = SavedModel.read(find_model(folder, revision), compiled=dtype if engine == "openvino" else None)
         if heads is not None:

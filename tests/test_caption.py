@@ -188,7 +188,7 @@ def test_quiet_is_quiet(caption: Program, photos: Path, capsys: pytest.CaptureFi
 
 def test_a_device_that_is_not_there(caption: Program, photos: Path) -> None:
     for device in ("cuda:99", "gpu"):
-        with pytest.raises(UserError, match=f"--device {device} cannot be used"):
+        with pytest.raises(UserError, match=f"device {device} cannot be used"):
             caption(photos, "--device", device)
 
 

@@ -348,3 +348,9 @@ def test_what_is_no_image_is_said() -> None:
     for wrong in (numpy.zeros((8, 8, 3), numpy.uint8), b"\xff\xd8", 3):
         with pytest.raises(UserError, match=r"a path or a PIL image, not (ndarray|bytes|int)"):
             captioner.caption([wrong])  # type: ignore[list-item]
+
+
+def test_a_device_that_is_not_there(folder: Path) -> None:
+    for device in ("gpu", "cuda:99"):
+        with pytest.raises(UserError, match=f"device {device} cannot be used"):
+            Captioner.from_pretrained(folder, device=device)

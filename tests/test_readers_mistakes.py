@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from latentcap.data.errors import UserError
 from latentcap.data.readers import Fields, read_examples
 from tests.test_readers import JPEG, ROWS, fails, put
 
@@ -113,3 +115,12 @@ def test_images_are_not_touched_on_reading(tmp_path: Path) -> None:
     (example,) = read_examples(put(tmp_path / "t.jsonl", [{"image": "nowhere.jpg", "caption": "x"}]))
     with pytest.raises(OSError, match="nowhere"):
         example.images[0].open()
+
+
+def test_tables_a_folder_further_down_are_named(tmp_path: Path) -> None:
+    """As COCO's own archives unpack."""
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "captions_train2017.json").write_text("{}")
+    Image.new("RGB", (8, 8)).save(tmp_path / "1.jpg")
+    with pytest.raises(UserError, match=r"give its path: annotations/captions_train2017\.json\."):
+        read_examples(str(tmp_path))

@@ -187,8 +187,16 @@ def _has_header(path: Path) -> bool:
     """Whether the first line of a text names a column of images and one of captions."""
     separator, _ = find_separator(path)
     with open(path, encoding="utf-8-sig", errors="replace") as file:
-        names = {name.strip().strip('"') for name in file.readline().split(separator)}
+        names = {name.strip().strip('"').lower() for name in file.readline().split(separator)}
     return bool(names & set(IMAGE_COLUMNS)) and bool(names & set(CAPTION_COLUMNS))
+
+
+def _listed(folder: Path) -> list[str]:
+    """Names in a folder; none where it may not be read."""
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def _form_of_folder(folder: Path) -> Format:
@@ -202,7 +210,8 @@ def _form_of_folder(folder: Path) -> Format:
         if form.found(folder):
             return form
     looked = "; ".join(form.looked_for for form in (*FOLDERS[len(medical.FORMATS) :], *medical.FORMATS))
-    tables = [name for name in names if name.lower().endswith((*TABLE_SUFFIXES, ".json"))]
+    below = (f"{name}/{file}" for name in names if (folder / name).is_dir() for file in sorted(_listed(folder / name)))
+    tables = [name for name in (*names, *below) if name.lower().endswith((*TABLE_SUFFIXES, ".json"))]
     hint = f" If one of these is the table of captions, give its path: {', '.join(tables[:5])}." if tables else ""
     images = sum(map(is_image, files_below(folder)))
     if not images:

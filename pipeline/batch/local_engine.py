@@ -14,7 +14,7 @@ from latentcap.batch.journal import Record
 from latentcap.batch.pool import Block, in_processes, in_threads
 from latentcap.batch.settings import BATCH, WorkerSettings
 from latentcap.batch.worker import Worker
-from latentcap.data.errors import UserError
+from latentcap.inference.device import usable_device
 from latentcap.inference.engine import choose_computing
 from latentcap.inference.precision import dtype_named
 
@@ -68,10 +68,4 @@ def share_devices(device: str, processes: int) -> list[str]:
 
 def choose_device(given: str) -> str:
     """The device that was given, else a GPU where there is one. Raises UserError where it cannot be used."""
-    device = given or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(1, device=torch.device(device))
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--device {device} cannot be used ({reason}). cpu always can.") from None
-    return device
+    return str(usable_device(given or ("cuda" if torch.cuda.is_available() else "cpu")))
