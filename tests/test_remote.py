@@ -98,7 +98,8 @@ def test_what_is_not_there_or_cut_off(cloud: Any) -> None:
         folder.images[0].read_bytes()
     with pytest.raises(UserError, match="Protocol not known"):
         Inputs(["nowhere://bucket/x.tar"])
-    (broken,) = found("memory://bucket/cut.tar")
+    whole, broken = found("memory://bucket/cut.tar")
+    assert (whole.name, whole.error) == ("a.png", "")
     assert "not a complete" in broken.error
 
 
@@ -128,6 +129,7 @@ def test_they_are_captioned_and_resumed(cloud: Any, tmp_path: Path) -> None:
         "memory://bucket/x-0.tar:a.png",
         "memory://bucket/x-0.tar:b.png",
         "memory://bucket/images/c.png",
+        "memory://bucket/cut.tar:a.png",
     ]
     out.write_bytes(whole[: len(whole) // 2])
     assert main([*given, *sources]) == 3
