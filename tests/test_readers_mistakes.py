@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
@@ -124,3 +126,11 @@ def test_tables_a_folder_further_down_are_named(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "1.jpg")
     with pytest.raises(UserError, match=r"give its path: annotations/captions_train2017\.json\."):
         read_examples(str(tmp_path))
+
+
+def test_texts_of_a_parquet_file_that_are_damaged(tmp_path: Path) -> None:
+    texts = pyarrow.array([b"a dog", b"a\xff"]).view(pyarrow.string())
+    table = pyarrow.table({"image": ["1.jpg", "2.jpg"], "caption": texts})
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(UserError, match=r"t\.parquet: not a readable Parquet file \('utf-8' codec"):
+        read_examples(str(tmp_path / "t.parquet"))
