@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 LARGEST = 2 * (Image.MAX_IMAGE_PIXELS or 1 << 30)  # pixels of a picture, as Pillow has it
+USUAL_BANDS = 4  # of a picture of the most pixels
 MOSTLY = (0.5, 99.5)  # per cent: what lies outside may be a hot pixel
 FAR = 0.5  # of the range of most pixels: further out than this, an extreme is cut off
 ENOUGH = 1_000_000  # values

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from latentcap.data.pixels import LARGEST, NO_DATA_TAG, spread
+from latentcap.data.pixels import LARGEST, NO_DATA_TAG, USUAL_BANDS, spread
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
 BITS, PLANES = 258, 284  # tags
-USUAL_BANDS = 4  # of a picture of the most pixels
 NEEDED = "needs the extra 'tiff': pip install 'latentcap[tiff]'"
 
 

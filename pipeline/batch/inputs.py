@@ -175,12 +175,12 @@ def _named_apart(items: Iterable[Input]) -> Iterator[Input]:
     for item in items:
         images, name = which(item.images), item.name
         for times in itertools.count(2):
-            before = seen.get(digest(name))
+            before = seen.get(key := digest(name))
             if before in (None, images):
                 break
             name = f"{item.name}#{times}"
         if before is None:
-            seen[digest(name)] = images
+            seen[key] = images
             yield item if name == item.name else replace(item, name=name)
 
 

@@ -273,11 +273,11 @@ class Run:
     # What is written at the end ---------------------------------------------------------------------------------------
 
     def _count_reasons(self) -> None:
-        self.summary.failures = Counter(record["error"] for record in self._current_errors())
+        self.summary.failures = Counter(record["error"] for record in self._current(self.errors))
 
-    def _current_errors(self) -> list[Record]:
+    def _current(self, errors: Iterable[Record]) -> list[Record]:
         """The last of each input that has failed."""
-        last = {digest(record["file"]): record for record in self.errors}
+        last = {digest(record["file"]): record for record in errors}
         return [record for key, record in last.items() if key in self.still_failed]
 
     def _drop_mended_errors(self) -> None:
@@ -285,8 +285,9 @@ class Run:
         if not self.still_failed:
             self.errors.path.unlink(missing_ok=True)
             return
-        kept = self._current_errors()
-        if len(kept) < sum(1 for _ in self.errors):
+        records = list(self.errors)
+        kept = self._current(records)
+        if len(kept) < len(records):
             with written_to_disk(self.errors.path) as file:
                 file.writelines(map(to_line, kept))
 

@@ -11,11 +11,11 @@ from torch import Tensor
 from latentcap.captioner import Captioner
 from latentcap.data.batches.transforms import load_image
 from latentcap.data.image import ImageRef, size_of
+from latentcap.data.pixels import USUAL_BANDS
 from latentcap.serve.errors import ApiError
 from latentcap.serve.limits import Limits
 
 DATA_URI = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[^;,]*)*)(;base64)?", re.IGNORECASE)
-USUAL_BANDS = 4  # of an image of the most pixels
 
 
 def from_address(address: object, param: str) -> bytes:
